@@ -1,0 +1,37 @@
+# Two commands: `make run` shows Cuboid at work, `make test` proves it. The rest are their parts.
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help run setup setup-dev check test unit fuzz bench fmt docs clean agent
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup ## install, start the platform, run nginx in a microVM, fetch its page
+	@$(PY) tools/demo.py
+
+setup: ## install what running needs
+	@tools/setup.sh
+
+setup-dev: ## install what tests and checks need as well
+	@tools/setup.sh --dev
+
+check: setup-dev ## ruff, mypy strict, import-linter, clippy, generated files fresh
+	@$(PY) tools/check.py
+
+test: setup-dev ## all checks and tests
+	@$(PY) tools/check.py
+	@$(PY) tools/test.py
+
+unit: ## only the tests that start nothing
+	@$(PY) -m pytest -q -n 2 tests/unit
+
+bench: ## measure what the README claims, into bench/results
+	@tools/setup.sh --bench
+	@$(PY) -m bench
+
+agent: ## build the guest agent and its initramfs
+	@tools/setup.sh
+
+fmt: ## format
+	@.venv/bin/ruff format src tests bench tools && .venv/bin/ruff check --fix -q src tests bench tools
+	@cd guest/agent && cargo fmt

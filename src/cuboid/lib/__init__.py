@@ -1,0 +1,1 @@
+"""What every part stands on: processes, async, errors, settings, clock, log. Imports nothing else of Cuboid."""

@@ -1,0 +1,1 @@
+"""Thin, typed doors to Linux: namespaces, mounts, cgroups, capabilities. No policy."""

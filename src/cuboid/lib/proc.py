@@ -1,0 +1,200 @@
+"""The one door through which Cuboid starts processes.
+
+Clean environment, stdin closed unless given, own process group, a deadline, SIGTERM then SIGKILL then reaped, and an
+error that holds a command to paste and the end of stderr. Names are looked up in a fixed PATH, never in the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuboid.lib.errors import DeadlineError, ProcessError, UnsupportedError
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}
+STDERR_KEPT = 4096  # bytes of stderr in an error
+OUTPUT_LIMIT = 64 << 20  # bytes of stdout that `run` takes before it gives the process up
+TERM_GRACE = 2.0  # seconds between SIGTERM and SIGKILL
+
+
+@dataclass(frozen=True)
+class Result:
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode(errors="replace")
+
+
+def find(program: str, *, package: str = "") -> str:
+    """Absolute path of `program`; UnsupportedError naming the Debian package that brings it."""
+    path = program if program.startswith("/") and os.access(program, os.X_OK) else shutil.which(program, path=PATH)
+    if path is None:
+        raise UnsupportedError(f"{program} is not installed", hint=f"apt-get install {package or program}")
+    return path
+
+
+def describe(command: Sequence[str | Path]) -> str:
+    return shlex.join(str(part) for part in command)
+
+
+async def run(
+    command: Sequence[str | Path],
+    *,
+    timeout: float,
+    stdin: bytes | None = None,
+    check: bool = True,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    output_limit: int = OUTPUT_LIMIT,
+) -> Result:
+    """Run to the end within `timeout` s. ProcessError on a non-zero exit (with `check`), DeadlineError if slow."""
+    async with spawn(
+        command, stdin=asyncio.subprocess.PIPE if stdin is not None else None, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, cwd=cwd, env=env, pass_fds=pass_fds,
+    ) as process:  # fmt: skip
+        try:
+            async with asyncio.timeout(timeout):
+                stdout, stderr = await _communicate(process, stdin, output_limit, command)
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"{Path(str(command[0])).name} took longer than {timeout:g} s: {describe(command)}"
+            ) from error
+    returncode = process.returncode if process.returncode is not None else -1
+    if check and returncode != 0:
+        raise failure(command, returncode, stderr)
+    return Result(returncode, stdout, stderr)
+
+
+def failure(command: Sequence[str | Path], returncode: int, stderr: bytes) -> ProcessError:
+    end = stderr[-STDERR_KEPT:].decode(errors="replace").strip()
+    name = Path(str(command[0])).name
+    how = f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with code {returncode}"
+    last = end.splitlines()[-1] if end else "it printed nothing"
+    return ProcessError(f"{name} {how}: {last}", command=describe(command), returncode=returncode, stderr=end)
+
+
+async def _communicate(
+    process: asyncio.subprocess.Process, stdin: bytes | None, limit: int, command: Sequence[str | Path]
+) -> tuple[bytes, bytes]:
+    async def feed() -> None:
+        if process.stdin is not None and stdin is not None:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                process.stdin.write(stdin)
+                await process.stdin.drain()
+            process.stdin.close()
+
+    async def take(stream: asyncio.StreamReader | None, keep_end: int = 0) -> bytes:
+        data = bytearray()
+        while stream is not None and (piece := await stream.read(65536)):
+            data += piece
+            if keep_end:
+                del data[:-keep_end]
+            elif len(data) > limit:
+                raise ProcessError(
+                    f"{command[0]} printed more than {limit} bytes", command=describe(command), returncode=None
+                )
+        return bytes(data)
+
+    _, stdout, stderr, _ = await asyncio.gather(
+        feed(), take(process.stdout), take(process.stderr, STDERR_KEPT * 4), process.wait()
+    )
+    return stdout, stderr
+
+
+@asynccontextmanager
+async def spawn(
+    command: Sequence[str | Path],
+    *,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that does not outlive the block: its group gets SIGTERM, after TERM_GRACE SIGKILL, and it is reaped."""
+    process = await _start(command, stdin, stdout, stderr, cwd, env, pass_fds)
+    try:
+        yield process
+    finally:
+        await asyncio.shield(end(process))
+
+
+async def start_detached(
+    command: Sequence[str | Path],
+    *,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> asyncio.subprocess.Process:
+    """A process in a session of its own that is to outlive us (a VMM). The caller records its pid and start time."""
+    return await _start(command, None, stdout, stderr, cwd, env, pass_fds)
+
+
+async def _start(
+    command: Sequence[str | Path], stdin: int | None, stdout: int | None, stderr: int | None,
+    cwd: Path | None, env: Mapping[str, str] | None, pass_fds: Sequence[int],
+) -> asyncio.subprocess.Process:  # fmt: skip
+    program = find(str(command[0]))
+    try:
+        return await asyncio.create_subprocess_exec(
+            program, *(str(part) for part in command[1:]),
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
+            stdout=asyncio.subprocess.DEVNULL if stdout is None else stdout,
+            stderr=asyncio.subprocess.DEVNULL if stderr is None else stderr,
+            cwd=cwd, env={**ENVIRONMENT, **(env or {})}, start_new_session=True, pass_fds=pass_fds,
+        )  # fmt: skip
+    except OSError as error:
+        raise ProcessError(
+            f"cannot start {program}: {error.strerror}", command=describe(command), returncode=None
+        ) from error
+
+
+async def end(process: asyncio.subprocess.Process, grace: float = TERM_GRACE) -> None:
+    """End the process and its group, and reap it. Safe to call for one that has ended."""
+    if process.returncode is None:
+        _signal_group(process.pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(grace):
+                await process.wait()
+        except TimeoutError:
+            pass
+    _signal_group(process.pid, signal.SIGKILL) if process.returncode is None else None
+    await process.wait()
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def start_time(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (field 22 of /proc/PID/stat), None if it is gone or a zombie.
+
+    A pid together with its start time names a process for good: pids are used again.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def alive(pid: int, started: int) -> bool:
+    """Whether the process that had this pid and start time still runs."""
+    return start_time(pid) == started

@@ -1,0 +1,73 @@
+"""What the layers above know of networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class PortMapping:
+    """A published port: host_ip "" means every address of the host, loopback included."""
+
+    host_port: int
+    container_port: int
+    protocol: str = "tcp"  # tcp, udp, sctp
+    host_ip: str = ""
+
+
+@dataclass(frozen=True)
+class Route:
+    destination: str  # CIDR
+    gateway: str = ""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A pod on its network. JSON-able by `to_json`/`from_json`."""
+
+    pod_uid: str
+    netns: Path
+    tap: str  # in that namespace, owned by the uid that `attach` was given
+    mac: str
+    mtu: int
+    addresses: tuple[str, ...]  # CIDR, IPv4 first
+    routes: tuple[Route, ...]
+    nameservers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    result: dict[str, Any] = field(default_factory=dict)  # the CNI result, cached
+
+    @property
+    def ip(self) -> str:
+        """The pod IP."""
+        return self.addresses[0].partition("/")[0] if self.addresses else ""
+
+
+class Network(Protocol):
+    async def attach(
+        self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0
+    ) -> Attachment:
+        """Namespace, CNI ADD, tap wired to the CNI interface. Idempotent per pod_uid. On failure nothing is left.
+
+        ConflictError when a published port is taken (also by a process of the host), ExhaustedError when addresses are out,
+        InvalidError for a wrong network configuration, UnsupportedError when a plugin is missing.
+        """
+        ...
+
+    async def detach(self, pod_uid: str) -> None:
+        """CNI DEL, namespace and tap removed. Idempotent, also when nothing is known of this pod."""
+        ...
+
+    async def check(self, pod_uid: str) -> None:
+        """CNI CHECK; raises if the attachment is broken."""
+        ...
+
+    def attachments(self) -> dict[str, Attachment]:
+        """By pod uid, from the records on disk."""
+        ...
+
+    async def clean(self, known: set[str]) -> list[str]:
+        """CNI GC and removal of every namespace, address, rule of pods not in `known`. Returns their uids."""
+        ...

@@ -1,0 +1,48 @@
+"""What the layers above know of storage on one host: sparse block devices that belong to a pod or to a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class BlockDevice:
+    path: Path
+    size_bytes: int
+    used_bytes: int  # blocks allocated on the host
+
+
+@dataclass(frozen=True)
+class NamedVolume:
+    """A volume that outlives pods: `-v NAME:/path`. One pod at a time writes to it."""
+
+    namespace: str
+    name: str
+    device: BlockDevice
+    holder: str  # pod uid, "" when free
+    created_at: float
+
+
+class Disks(Protocol):
+    async def create_writable(self, pod_uid: str, size_bytes: int) -> Path:
+        """A sparse file with an empty ext4 (made unprivileged), the pod's writable layer. Idempotent per pod uid.
+        ExhaustedError when the host's disk has no room left for it to be useful."""
+        ...
+
+    async def remove_writable(self, pod_uid: str) -> None: ...
+
+    def writable_pods(self) -> set[str]: ...
+
+    async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int) -> Path:
+        """Create the named volume if missing and hold it for this pod. ConflictError naming the pod that holds it."""
+        ...
+
+    async def release_volumes(self, pod_uid: str) -> None: ...
+
+    def volumes(self) -> list[NamedVolume]: ...
+
+    async def remove_volume(self, namespace: str, name: str) -> None:
+        """NotFoundError, ConflictError while held."""
+        ...

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Installs what Cuboid needs on a Debian 12 or 13 machine. Idempotent: each step is skipped when its result is there.
+#
+#   tools/setup.sh            what running Cuboid needs (`make run`)
+#   tools/setup.sh --dev      the same and what its tests, checks and images need (`make test`)
+#   tools/setup.sh --bench    the same and the peers that `make bench` compares with
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+profile=run
+case "${1:-}" in
+  --dev) profile=dev ;;
+  --bench) profile=bench ;;
+  "") ;;
+  *) echo "setup: unknown option $1 (one of --dev, --bench)" >&2; exit 2 ;;
+esac
+
+say() { printf '\033[2m[setup %3ds]\033[0m %s\n' "$SECONDS" "$*" >&2; }
+die() { echo "setup: $*" >&2; exit 1; }
+
+[ "$(uname -m)" = x86_64 ] || die "this machine is $(uname -m); Cuboid runs on x86_64 only so far"
+[ "$(id -u)" = 0 ] || die "root is needed (packages, network namespaces): run it with sudo"
+# shellcheck source=/dev/null
+. /etc/os-release
+case "${VERSION_CODENAME:-}" in
+  bookworm) backports=bookworm-backports ;;
+  trixie) backports="" ;;
+  *) die "Debian 12 (bookworm) or 13 (trixie) is needed; this is ${PRETTY_NAME:-unknown}" ;;
+esac
+
+# --- Debian packages -------------------------------------------------------------------------------------------------
+# From backports on Debian 12: QEMU 10 (7.2 lacks what templates need) and erofs-utils that reads tar streams.
+newer=(qemu-system-x86 erofs-utils)
+packages=(ca-certificates e2fsprogs iproute2 iptables nftables containernetworking-plugins kmod
+  python3-venv gcc libc6-dev make zstd docker-registry mmdebstrap)
+[ "$profile" = run ] || packages+=(git cpio openssl nfs-ganesha nfs-ganesha-vfs)
+[ "$profile" = bench ] && packages+=(podman runc)
+
+installed() { dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }
+upstream_version() { dpkg-query -W -f='${Version}' "$1" 2>/dev/null | sed 's/^[0-9]*://'; }
+
+add_backports() {
+  local file=/etc/apt/sources.list.d/cuboid-backports.sources uri
+  [ -e "$file" ] && return
+  apt-cache policy 2>/dev/null | grep -q "n=$backports" && return
+  uri=$(grep -rhoP '^(URIs:\s*|deb\s+(\[[^]]*\]\s+)?)\Khttps?://\S+/debian/?(?=\s|$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -n 1 || true)
+  printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
+    "${uri:-http://deb.debian.org/debian}" "$backports" >"$file"
+}
+
+apt_get() {
+  DEBIAN_FRONTEND=noninteractive timeout 900 apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
+    -o Acquire::Retries=3 "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; die "apt-get $1 failed; the whole log is $log"; }
+}
+
+mkdir -p build
+log=$PWD/build/setup.log
+: >"$log"
+missing=()
+for name in "${packages[@]}"; do installed "$name" || missing+=("$name"); done
+missing_newer=()
+for name in "${newer[@]}"; do installed "$name" || missing_newer+=("$name"); done
+if installed qemu-system-x86 && dpkg --compare-versions "$(upstream_version qemu-system-x86)" lt 8.2; then missing_newer+=(qemu-system-x86); fi
+kernel_ready() { compgen -G 'build/kernel/vmlinuz-*' >/dev/null; }
+
+if ((${#missing[@]} + ${#missing_newer[@]})) || ! kernel_ready; then
+  [ -z "$backports" ] || add_backports
+  say "reading the package lists"
+  apt_get update
+fi
+if ((${#missing[@]})); then
+  say "installing ${missing[*]}"
+  # A server package must not start its server here: the demo and the tests start their own, on loopback.
+  policy=/usr/sbin/policy-rc.d
+  made_policy=""
+  if [ ! -e "$policy" ]; then printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 755 "$policy"; made_policy=1; fi
+  apt_get install --no-install-recommends "${missing[@]}"
+  [ -z "$made_policy" ] || rm -f "$policy"
+fi
+if ((${#missing_newer[@]})); then
+  say "installing ${missing_newer[*]}${backports:+ from $backports}"
+  apt_get install --no-install-recommends ${backports:+-t "$backports"} "${missing_newer[@]}"
+fi
+
+# --- guest kernel: Debian's cloud kernel, unpacked, not installed ----------------------------------------------------
+if ! kernel_ready; then
+  package=$(apt-cache ${backports:+-t "$backports"} depends linux-image-cloud-amd64 2>/dev/null |
+    grep -oP 'Depends: \Klinux-image-6\.12\S*-cloud-amd64' | head -n 1 || true)
+  [ -n "$package" ] || package=$(apt-cache pkgnames linux-image-6.12 | grep -P '^linux-image-6\.12\.[^-]*(\+deb1[23])?(-\d+)?-cloud-amd64$' | sort -V | tail -n 1 || true)
+  [ -n "$package" ] || die "no cloud kernel 6.12 in the package lists; is ${backports:-trixie} reachable?"
+  say "fetching the guest kernel $package"
+  rm -rf build/kernel.new && mkdir -p build/kernel.new/deb
+  (cd build/kernel.new/deb && timeout 600 apt-get -q download "$package" >>"$log" 2>&1) || die "could not download $package; see $log"
+  dpkg-deb -x build/kernel.new/deb/*.deb build/kernel.new/root
+  mv build/kernel.new/root/boot/vmlinuz-* build/kernel.new/
+  modules=build/kernel.new/root/lib/modules
+  [ -d "$modules" ] || modules=build/kernel.new/root/usr/lib/modules
+  mv "$modules" build/kernel.new/modules
+  rm -rf build/kernel.new/deb build/kernel.new/root
+  for release in build/kernel.new/modules/*/; do depmod -b "$PWD/build/kernel.new/depmod-root" "$(basename "$release")" 2>/dev/null || true; done
+  rm -rf build/kernel && mv build/kernel.new build/kernel
+fi
