@@ -67,7 +67,7 @@ ProgressHook = Callable[[Progress], None]
 
 
 class ImageStore(Protocol):
-    """Safe for many callers at once: two pulls of one image are one download. After kill -9 nothing half-made is used."""
+    """Safe for many callers at once: two pulls of one image are one download. Nothing half-made is ever used."""
 
     async def resolve(self, reference: str, *, credentials: Credentials | None = None) -> Image | None:
         """The image if its device is on this host under this reference (name:tag, name@digest or id), else None."""
@@ -89,7 +89,7 @@ class ImageStore(Protocol):
     def images(self) -> list[Image]: ...
 
     async def remove(self, reference: str) -> list[str]:
-        """Untag; delete the device when no name is left and no pod holds it (ConflictError). Returns what was removed."""
+        """Untag; delete the device when no name is left and no pod holds it (ConflictError). Returns what went."""
         ...
 
     def hold(self, image: Image, pod_uid: str) -> None:

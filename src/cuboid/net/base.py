@@ -51,8 +51,8 @@ class Network(Protocol):
     ) -> Attachment:
         """Namespace, CNI ADD, tap wired to the CNI interface. Idempotent per pod_uid. On failure nothing is left.
 
-        ConflictError when a published port is taken (also by a process of the host), ExhaustedError when addresses are out,
-        InvalidError for a wrong network configuration, UnsupportedError when a plugin is missing.
+        ConflictError when a published port is taken (also by a process of the host), ExhaustedError when
+        addresses are out, InvalidError for a wrong network configuration, UnsupportedError when a plugin is missing.
         """
         ...
 

@@ -1,1 +1,1 @@
-"""VMMs behind one driver contract (`base`). Knows nothing of pods, images or networks: it gets files, taps and limits."""
+"""VMMs behind one driver contract (`base`). Knows no pods, images or networks: it gets files, taps and limits."""
