@@ -97,6 +97,34 @@ if ! kernel_ready; then
   [ -d "$modules" ] || modules=build/kernel.new/root/usr/lib/modules
   mv "$modules" build/kernel.new/modules
   rm -rf build/kernel.new/deb build/kernel.new/root
-  for release in build/kernel.new/modules/*/; do depmod -b "$PWD/build/kernel.new/depmod-root" "$(basename "$release")" 2>/dev/null || true; done
+  mkdir build/kernel.new/lib && ln -s ../modules build/kernel.new/lib/modules
+  depmod -b "$PWD/build/kernel.new" "$(basename build/kernel.new/modules/*)"
   rm -rf build/kernel && mv build/kernel.new build/kernel
+fi
+
+# --- Python: a virtual environment with pinned versions --------------------------------------------------------------
+python=""
+for candidate in python3.13 python3.12 python3.11 python3; do
+  if "$candidate" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$candidate; break; fi
+done
+[ -n "$python" ] || die "Python 3.11 or newer with venv is needed: apt-get install python3-venv"
+extras=""
+[ "$profile" = run ] || extras="[dev]"
+wanted=$("$python" -V; sha256sum pyproject.toml tools/constraints.txt; echo "$extras")
+if [ "$(cat .venv/cuboid.stamp 2>/dev/null)" != "$wanted" ] && [ "$(cat .venv/cuboid.stamp 2>/dev/null)" != "${wanted%$'\n'*}"$'\n[dev]' ]; then
+  say "installing Python packages into .venv (about a minute the first time)"
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  timeout 900 .venv/bin/python -m pip install -q --disable-pip-version-check --retries 5 -c tools/constraints.txt "setuptools>=77" -e ".$extras" >>"$log" 2>&1 ||
+    { tail -n 20 "$log" >&2; die "pip failed; the whole log is $log"; }
+  echo "$wanted" >.venv/cuboid.stamp
+fi
+
+# --- guest agent and initramfs ---------------------------------------------------------------------------------------
+command -v cargo >/dev/null || { [ -x "$HOME/.cargo/bin/cargo" ] && PATH="$HOME/.cargo/bin:$PATH"; } ||
+  die "a Rust toolchain is needed for the guest agent: https://rustup.rs, or apt-get install rustup && rustup default stable"
+tools/build_guest.sh
+
+# --- the command -----------------------------------------------------------------------------------------------------
+if [ "$(readlink -f /usr/local/bin/cuboid 2>/dev/null)" != "$PWD/.venv/bin/cuboid" ]; then
+  ln -sfn "$PWD/.venv/bin/cuboid" /usr/local/bin/cuboid
 fi
