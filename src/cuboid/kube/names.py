@@ -1,0 +1,22 @@
+"""Names that Cuboid adds to the Kubernetes API: annotations, reasons, names of objects."""
+
+from __future__ import annotations
+
+RECEIPT = "cuboid.dev/receipt"
+"""JSON timeline of the pod's last start, written by the node agent (see `cuboid.node.receipt`)."""
+
+STATE = "cuboid.dev/state"
+"""`stopped` while the pod is to keep its disk and address but not run; set by `cuboid stop`, removed by `cuboid start`."""
+
+STATE_STOPPED = "stopped"
+
+RESTARTED_AT = "cuboid.dev/restartedAt"
+"""Any new value restarts the containers once."""
+
+INIT_TIMEOUT = "cuboid.dev/init-timeout"
+"""Seconds from binding within which every container has to have started, else the pod fails with `InitTimeout`."""
+
+TTY_SIZE = "cuboid.dev/tty-size"
+"""`ROWSxCOLS`, the first size of a container's terminal."""
+
+LEASE_NAMESPACE = "kube-node-lease"

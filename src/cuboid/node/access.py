@@ -1,0 +1,42 @@
+"""How the node agent's edges (HTTPS API, volume refresher, metrics) see its pods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from cuboid.guest.base import Guest
+from cuboid.kube.types import Pod
+
+
+class PodView(Protocol):
+    """One pod of this node, as it is now."""
+
+    @property
+    def uid(self) -> str: ...
+
+    @property
+    def pod(self) -> Pod: ...
+
+    @property
+    def containers(self) -> list[str]:
+        """Names, init containers first."""
+        ...
+
+    def guest(self) -> Guest:
+        """UnavailableError while the pod's VM is not up."""
+        ...
+
+    def running(self, container: str) -> bool: ...
+
+    def tty(self, container: str) -> bool: ...
+
+    def log_folder(self, container: str) -> Path:
+        """The folder of `0.log`; it exists once the container has started for the first time."""
+        ...
+
+
+class PodAccess(Protocol):
+    def find(self, namespace: str, name: str) -> PodView | None: ...
+
+    def pods(self) -> list[PodView]: ...
