@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +43,16 @@ class Attachment:
     def ip(self) -> str:
         """The pod IP."""
         return self.addresses[0].partition("/")[0] if self.addresses else ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "netns": str(self.netns)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Attachment:
+        """The inverse of `to_json`; KeyError or TypeError for anything else."""
+        lists = {key: tuple(value[key]) for key in ("addresses", "nameservers", "search", "options")}
+        routes = tuple(Route(**route) for route in value["routes"])
+        return cls(**{**value, **lists, "netns": Path(value["netns"]), "routes": routes})
 
 
 class Network(Protocol):

@@ -1,0 +1,248 @@
+"""`CniNetwork`: the pods' network of one host. A record per pod is written first; all else can be undone from it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from cuboid.lib.errors import CuboidError, InvalidError
+from cuboid.lib.linux import netns
+from cuboid.lib.log import get_log
+from cuboid.net import dns, guard, wire
+from cuboid.net import ports as published
+from cuboid.net.base import Attachment, PortMapping, Route
+from cuboid.net.cni.config import NetworkList, load_list, parse_list
+from cuboid.net.cni.result import CniResult, Dns
+from cuboid.net.cni.runtime import CniRuntime, Container
+from cuboid.net.locks import PodLocks
+from cuboid.net.records import Phase, Record, Records, valid_uid
+from cuboid.net.settings import NetSettings
+
+log = get_log(__name__)
+
+
+class CniNetwork:
+    """Implements `cuboid.net.base.Network`.
+
+    `state` and `run` are the roots of `cuboid.lib.paths.Paths`. `host_netns` moves the host's side (bridge, rules,
+    plugins) into another network namespace, for tests. `claims` is the host-wide folder of published ports.
+    """
+
+    def __init__(
+        self, state: Path, run: Path, settings: NetSettings, *,
+        host_netns: Path | None = None, claims: Path = published.CLAIMS,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._host = host_netns
+        self._ipam = state / "net" / "ipam"
+        self._namespaces = run / "netns"
+        self._records = Records(state / "net" / "records")
+        self._claims = published.PortClaims(claims)
+        self._locks = PodLocks(run / "net", patience=settings.plugin_deadline)
+        self._cni = CniRuntime(settings.plugin_folders, deadline=settings.plugin_deadline, host_netns=host_netns)
+        self._slots = asyncio.Semaphore(settings.parallel)
+        self._guard = asyncio.Lock()
+        self._guarded = False
+
+    async def attach(
+        self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0
+    ) -> Attachment:
+        """See `Network.attach`."""
+        valid_uid(pod_uid)
+        published.validate(ports)
+        async with self._slots, self._locks.held(pod_uid) as lock:
+            if known := await self._intact(pod_uid):
+                return known
+            if record := self._records.get(pod_uid):
+                await self._undo(record, lock)
+            network = load_list(self._settings, self._ipam)
+            record = Record(pod_uid, namespace, name, Phase.ADDING, network.raw, ports, tap_uid)
+            await self._reserve(record)
+            try:
+                return await self._make(record, network, lock)
+            except (CuboidError, OSError, asyncio.CancelledError):
+                await asyncio.shield(self._undo_quietly(pod_uid, lock))
+                raise
+
+    async def _intact(self, pod_uid: str) -> Attachment | None:
+        """The attachment if it is whole; after a reboot, or an interrupted attach, it is not."""
+        record = self._records.get(pod_uid)
+        if record is None or record.phase is not Phase.ATTACHED or record.attachment is None:
+            return None
+        try:
+            await wire.require_joined(record.attachment.netns)
+        except (CuboidError, OSError):
+            return None
+        return record.attachment
+
+    async def _reserve(self, record: Record) -> None:
+        """The record, then the published ports; nothing is left if one of them is taken."""
+        self._records.put(record)
+        try:
+            path = self._records.path(record.uid)
+            self._claims.claim(record.ports, pod_uid=record.uid, pod=record.pod, record=path)
+            if record.ports:
+                await netns.run_in(self._host, lambda: published.require_free(record.ports))
+        except CuboidError:
+            self._claims.release(record.uid)
+            self._records.drop(record.uid)
+            raise
+
+    async def _make(self, record: Record, network: NetworkList, lock: int) -> Attachment:
+        path = self._namespaces / record.uid
+        await netns.create(path)
+        await self._protect(network)
+
+        def remember(result: CniResult) -> None:
+            self._records.put(replace(record, result=result.raw), durable=False)
+
+        result = await self._cni.add(network, self._container(record, lock), after_each=remember)
+        addresses = pod_addresses(result)
+        link = await wire.join(path, addresses, owner=record.tap_uid)
+        attachment = self._attachment(record, path, link, addresses, result)
+        self._records.put(replace(record, phase=Phase.ATTACHED, result=result.raw, attachment=attachment))
+        return attachment
+
+    def _attachment(
+        self, record: Record, path: Path, link: wire.Link, addresses: tuple[str, ...], result: CniResult
+    ) -> Attachment:
+        names = dns.merged(result.dns, self._host_dns())
+        return Attachment(
+            pod_uid=record.uid,
+            netns=path,
+            tap=wire.TAP,
+            mac=link.mac,
+            mtu=link.mtu,
+            addresses=addresses,
+            routes=pod_routes(result),
+            nameservers=names.nameservers,
+            search=names.search,
+            options=names.options,
+            result=result.raw,
+        )
+
+    def _host_dns(self) -> Dns:
+        return dns.host_dns(self._settings.nameservers)
+
+    def _container(self, record: Record, lock: int | None) -> Container:
+        path = self._namespaces / record.uid
+        return Container(
+            id=record.uid,
+            netns=path if netns.exists(path) else None,
+            interface=wire.INTERFACE,
+            args=(  # what Kubernetes' runtimes pass; third-party plugins look their pod up by it
+                ("IgnoreUnknown", "1"),
+                ("K8S_POD_NAMESPACE", record.namespace),
+                ("K8S_POD_NAME", record.name),
+                ("K8S_POD_INFRA_CONTAINER_ID", record.uid),
+                ("K8S_POD_UID", record.uid),
+            ),
+            capabilities=(("portMappings", published.mappings(record.ports)),) if record.ports else (),
+            lock=lock,
+        )
+
+    async def _protect(self, network: NetworkList) -> None:
+        """The guard table, once per process, where the network is the built-in bridge."""
+        if not any(plugin.get("bridge") == self._settings.bridge for plugin in network.plugins):
+            return
+        async with self._guard:
+            if not self._guarded:
+                await guard.install(self._settings, self._host_dns().nameservers, self._host)
+                self._guarded = True
+
+    async def detach(self, pod_uid: str) -> None:
+        """See `Network.detach`."""
+        valid_uid(pod_uid)
+        async with self._slots, self._locks.held(pod_uid) as lock:
+            if record := self._records.get(pod_uid):
+                await self._undo(record, lock)
+            else:
+                self._forget(pod_uid)
+
+    async def _undo(self, record: Record, lock: int) -> None:
+        """DEL, then all that is ours. The record goes last: until then this can be repeated."""
+        self._records.put(replace(record, phase=Phase.DELETING))
+        network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
+        await self._cni.delete(network, self._container(record, lock), record.result)
+        self._forget(record.uid)
+        self._records.drop(record.uid)
+
+    async def _undo_quietly(self, pod_uid: str, lock: int) -> None:
+        """After a failed attach: that failure is what the caller wants to hear."""
+        try:
+            if record := self._records.get(pod_uid):
+                await self._undo(record, lock)
+        except (CuboidError, OSError) as error:
+            log.warning("undoing an attachment failed, `clean` will try again", pod=pod_uid, error=str(error))
+
+    def _forget(self, pod_uid: str) -> None:
+        netns.remove(self._namespaces / pod_uid)
+        self._claims.release(pod_uid)
+
+    async def check(self, pod_uid: str) -> None:
+        """See `Network.check`. InvalidError if the pod is not attached, else what the broken part says."""
+        record = self._records.get(pod_uid)
+        if record is None or record.attachment is None or record.phase is not Phase.ATTACHED:
+            raise InvalidError(f"the pod {pod_uid} is not attached to a network")
+        network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
+        await wire.require_joined(record.attachment.netns)
+        await self._cni.check(network, self._container(record, None), record.attachment.result)
+
+    async def status(self) -> None:
+        """Raises if no pod could be attached now: wrong configuration, a plugin missing or saying so."""
+        await self._cni.status(load_list(self._settings, self._ipam))
+
+    def attachments(self) -> dict[str, Attachment]:
+        """See `Network.attachments`."""
+        whole = (r for r in self._records.all() if r.phase is Phase.ATTACHED)
+        return {record.uid: record.attachment for record in whole if record.attachment}
+
+    async def clean(self, known: set[str]) -> list[str]:
+        """See `Network.clean`. What cannot be undone now is logged and stays recorded for the next time."""
+        gone = []
+        for uid in sorted(self._everything() - known):
+            try:
+                await self.detach(uid)
+                gone.append(uid)
+            except (CuboidError, OSError) as error:
+                log.error("cannot clean up after a pod", pod=uid, error=str(error))
+        self._guarded = False
+        network = load_list(self._settings, self._ipam)
+        await self._cni.gc(network, [(uid, wire.INTERFACE) for uid in sorted(self.attachments())])
+        return gone
+
+    def _everything(self) -> set[str]:
+        """Every pod of which something may be left."""
+        folder = self._namespaces
+        mounted = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        claimed = {claim.pod_uid for claim in self._claims.claims() if self._is_ours(claim)}
+        return mounted | claimed | {record.uid for record in self._records.all()}
+
+    def _is_ours(self, claim: published.Claim) -> bool:
+        return bool(claim.pod_uid) and claim.record == str(self._records.path(claim.pod_uid))
+
+    async def remove_host_rules(self) -> None:
+        """Take the guard table away: for a host whose last pod is gone and that is to be left as it was found."""
+        await guard.remove(self._settings, self._host)
+        self._guarded = False
+
+
+def pod_addresses(result: CniResult) -> tuple[str, ...]:
+    """The addresses of the pod's side, IPv4 first. InvalidError if there are none."""
+    own = []
+    for address in result.addresses:
+        if address.interface is None or result.interfaces[address.interface].sandbox:
+            own.append(address.address)
+    if not own:
+        raise InvalidError("the network gave the pod no address", hint="its configuration needs an `ipam`")
+    return tuple(sorted(own, key=lambda text: ipaddress.ip_interface(text).version))
+
+
+def pod_routes(result: CniResult) -> tuple[Route, ...]:
+    """The guest's routes; one without a gateway takes its family's."""
+    return tuple(
+        Route(route.destination, route.gateway or result.gateway_for(route.destination)) for route in result.routes
+    )

@@ -1,0 +1,104 @@
+"""One small durable record per pod, written before anything is done for it and removed after all is undone."""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cuboid.lib.errors import InvalidError
+from cuboid.lib.log import get_log
+from cuboid.lib.paths import sync_folder, write_atomic
+from cuboid.net.base import Attachment, PortMapping
+
+log = get_log(__name__)
+_UID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")  # it becomes a file name and CNI_CONTAINERID
+
+
+class Phase(enum.StrEnum):
+    ADDING = "adding"  # anything may exist
+    ATTACHED = "attached"
+    DELETING = "deleting"  # anything may exist
+
+
+@dataclass(frozen=True)
+class Record:
+    """`network` is the configuration that ADD ran with: DEL must run with the same, whatever the folder holds then."""
+
+    uid: str
+    namespace: str
+    name: str
+    phase: Phase
+    network: dict[str, Any]
+    ports: tuple[PortMapping, ...] = ()
+    tap_uid: int = 0
+    result: dict[str, Any] | None = None  # of the plugins that have run so far
+    attachment: Attachment | None = None
+
+    @property
+    def pod(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def to_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        value["attachment"] = self.attachment.to_json() if self.attachment else None
+        return value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Record:
+        attachment = value["attachment"]
+        return cls(
+            uid=value["uid"],
+            namespace=value["namespace"],
+            name=value["name"],
+            phase=Phase(value["phase"]),
+            network=value["network"],
+            ports=tuple(PortMapping(**port) for port in value["ports"]),
+            tap_uid=value["tap_uid"],
+            result=value["result"],
+            attachment=Attachment.from_json(attachment) if attachment else None,
+        )
+
+
+def valid_uid(uid: str) -> str:
+    """The uid itself; InvalidError if it cannot name a file."""
+    if not _UID.fullmatch(uid):
+        raise InvalidError(f"{uid!r} is not a pod uid")
+    return uid
+
+
+class Records:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, uid: str) -> Path:
+        return self._folder / f"{valid_uid(uid)}.json"
+
+    def put(self, record: Record, *, durable: bool = True) -> Record:
+        """Not `durable` is enough for what a reboot undoes anyway: it survives the end of this process."""
+        write_atomic(self.path(record.uid), json.dumps(record.to_json()).encode(), durable=durable)
+        return record
+
+    def get(self, uid: str) -> Record | None:
+        """None also for a record that cannot be read: it is set aside as `.broken` for a person to look at."""
+        path = self.path(uid)
+        try:
+            return Record.from_json(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            log.error("a network record is damaged", path=path, error=repr(error))
+            path.rename(path.with_suffix(".broken"))
+            return None
+
+    def drop(self, uid: str) -> None:
+        self.path(uid).unlink(missing_ok=True)
+        sync_folder(self._folder)
+
+    def all(self) -> list[Record]:
+        uids = sorted(path.stem for path in self._folder.glob("*.json") if not path.name.startswith("."))
+        return [record for record in map(self.get, uids) if record is not None]
