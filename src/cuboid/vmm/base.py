@@ -99,6 +99,7 @@ class Capabilities:
     hotplug_disk: bool = False
     max_disks: int = 16
     min_memory_mib: int = 64
+    overhead_mib: int = 0  # host memory that the VMM needs beside the guest's, for HostLimits.memory_mib
     rate_limits: bool = True
 
 
@@ -198,6 +199,10 @@ class Driver(Protocol):
 
     async def clean(self, vm_id: str) -> None:
         """Remove everything that the driver may have on the host for this id. Idempotent."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all VMs without ending them: this process stops and they run on."""
         ...
 
 

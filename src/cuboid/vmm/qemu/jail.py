@@ -1,0 +1,147 @@
+"""What a VM has on the host: a folder, an unprivileged user, a cgroup, and the jail that the launcher builds from them.
+
+`run/vmm/ID/` holds the sockets (root's alone), the pid and the empty folder on which the private root is mounted;
+`run/vmm-users/N` is a symlink naming the VM that has user number N. Both are made before any process is, so whatever
+a crash leaves can be found by id and removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from cuboid.lib.errors import AlreadyExistsError, ExhaustedError, InvalidError
+from cuboid.lib.linux import prctl
+from cuboid.lib.linux.cgroup import Hierarchy, Limits
+from cuboid.lib.log import get_log
+from cuboid.vmm.base import HostLimits
+from cuboid.vmm.settings import VmmSettings
+
+log = get_log(__name__)
+
+SOCKET_PATH_BYTES = 107  # sun_path without its closing NUL
+GONE_SECONDS = 5.0  # a killed process that is not gone by then hangs in the kernel
+
+
+class Jails:
+    """All jails of one run folder."""
+
+    def __init__(self, run: Path, settings: VmmSettings, hierarchy: Hierarchy) -> None:
+        self._folder = run / "vmm"
+        self._users = run / "vmm-users"
+        self._settings = settings
+        self._hierarchy = hierarchy
+
+    def jail(self, vm_id: str) -> Jail:
+        return Jail(vm_id, self._folder / vm_id, self._users, self._settings, self._hierarchy)
+
+    def ids(self) -> set[str]:
+        """Ids of all VMs of which anything is on the host."""
+        found = self._hierarchy.names() if self._hierarchy.usable else set()
+        with suppress(FileNotFoundError):
+            found |= {entry.name for entry in self._folder.iterdir()}
+        with suppress(FileNotFoundError):
+            found |= {str(link.readlink()) for link in self._users.iterdir()}
+        return found
+
+
+class Jail:
+    """One VM's."""
+
+    def __init__(self, vm_id: str, folder: Path, users: Path, settings: VmmSettings, hierarchy: Hierarchy) -> None:
+        self.id = vm_id
+        self.folder = folder
+        self.root = folder / "root"
+        self.qmp_path = folder / "qmp.sock"
+        self.channel_path = folder / "agent.sock"
+        self.pid_file = folder / "pid"
+        self.group = hierarchy.group(vm_id)
+        self._users = users
+        self._settings = settings
+
+    def make(self, limits: HostLimits) -> int:
+        """Folder, cgroup and user; the user's number. AlreadyExistsError, ExhaustedError, OSError."""
+        try:
+            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise AlreadyExistsError(f"a VM {self.id} exists already") from error
+        self.root.mkdir()
+        self.group.create(Limits(limits.cpu_millis, limits.cpu_weight, limits.memory_mib << 20, limits.pids))
+        return self._take_user()
+
+    def listen(self) -> tuple[socket.socket, socket.socket]:
+        """Sockets on which the VMM serves QMP and the agent's channel: bound here, so they belong to root alone."""
+        qmp = _listen(self.qmp_path)
+        try:
+            return qmp, _listen(self.channel_path)
+        except BaseException:
+            qmp.close()
+            raise
+
+    def _take_user(self) -> int:
+        self._users.mkdir(mode=0o700, exist_ok=True)
+        count = self._settings.uid_count
+        start = int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:8]) % count
+        for step in range(count):
+            number = self._settings.uid_base + (start + step) % count
+            with suppress(FileExistsError):
+                (self._users / str(number)).symlink_to(self.id)
+                return number
+        raise ExhaustedError(f"all {count} users for VMMs are taken", hint="raise vmm.uid_count")
+
+    def _user_links(self) -> list[Path]:
+        with suppress(FileNotFoundError):
+            return [link for link in self._users.iterdir() if _target(link) == self.id]
+        return []
+
+    def remove(self) -> None:
+        """Kill what still runs and remove everything. Idempotent; blocks for some milliseconds."""
+        links = self._user_links()
+        self._kill_all([int(link.name) for link in links])
+        self.group.remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for link in links:
+            link.unlink(missing_ok=True)
+
+    def _kill_all(self, users: list[int]) -> None:
+        until = time.monotonic() + GONE_SECONDS
+        while pids := self._pids(users):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > until:
+                log.warning("killed processes do not go", vm=self.id, pids=sorted(pids))
+                return
+            time.sleep(0.002)
+
+    def _pids(self, users: list[int]) -> set[int]:
+        """By cgroup, for what has joined it; by user, for what runs on a host without cgroups."""
+        return self.group.pids() | {pid for user in users for pid in prctl.processes_of(user)}
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except FileNotFoundError:
+        return ""
+
+
+def _listen(path: Path) -> socket.socket:
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        raise InvalidError(f"the path of a socket is too long: {path}", hint="choose a shorter run folder")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(4)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,224 @@
+"""One VM under QEMU: its states, its end, and what it leaves (nothing)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cuboid.lib import proc
+from cuboid.lib.aio import TaskSet, within
+from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, UnsupportedError
+from cuboid.lib.log import get_log
+from cuboid.vmm.base import Disk, EndCause, Ended, State, VmStats
+from cuboid.vmm.qemu.console import Console
+from cuboid.vmm.qemu.jail import Jail
+from cuboid.vmm.qemu.qmp import Qmp
+from cuboid.vmm.settings import VmmSettings
+
+log = get_log(__name__)
+
+FLUSH_SECONDS = 0.25  # between the guest's end and SIGKILL: QEMU writes out what it holds for the disks
+DETAIL_BYTES = 2048
+PANIC_WORDS = "Kernel panic - not syncing"
+_STATES = {"prelaunch": State.CREATED, "running": State.RUNNING, "paused": State.PAUSED}
+
+
+class QemuVm:
+    """Made by `QemuDriver`. Everything runs on the event loop that it was made on."""
+
+    def __init__(
+        self, jail: Jail, pid: int, started: int, console: Console, settings: VmmSettings, tasks: TaskSet
+    ) -> None:
+        self._jail = jail
+        self._pid = pid
+        self._started = started
+        self._console = console
+        self._settings = settings
+        self._tasks = tasks
+        self._state = State.CREATED
+        self._cause: EndCause | None = None
+        self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._qmp = Qmp(jail.qmp_path, self._on_event, seconds=settings.call_seconds)
+        self._pidfd = os.pidfd_open(pid)
+        self._watching = False
+
+    # -- what it is
+
+    @property
+    def id(self) -> str:
+        return self._jail.id
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def pid(self) -> int:
+        """The VMM's process on the host."""
+        return self._pid
+
+    @property
+    def channel_path(self) -> Path:
+        return self._jail.channel_path
+
+    def handle(self) -> dict[str, Any]:
+        return {"driver": "qemu", "id": self.id, "pid": self._pid, "started": self._started}
+
+    def console_tail(self, limit: int = 4096) -> str:
+        return self._console.tail(limit)
+
+    @property
+    def vmm_log(self) -> str:
+        """What QEMU itself said; empty when all is well."""
+        return self._console.vmm_log()
+
+    # -- connecting
+
+    async def connect(self) -> None:
+        """Watch the process and connect to it; find out what state it is in. Raises if it does not answer."""
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
+        self._watching = True
+        await self._qmp.connect(self._settings.create_seconds)
+        status = (await self._qmp.execute("query-status"))["status"]
+        if status in _STATES:
+            self._state = _STATES[status]
+        else:  # it ended while nobody was connected: the event is gone, the console is not
+            panicked = status == "guest-panicked" or PANIC_WORDS in self._console.tail(self._settings.console_kib << 10)
+            self._guest_ended(EndCause.PANIC if panicked else EndCause.POWEROFF)
+
+    # -- commands
+
+    async def start(self) -> None:
+        await self._move({State.CREATED}, State.RUNNING, "cont")
+
+    async def pause(self) -> None:
+        await self._move({State.RUNNING}, State.PAUSED, "stop")
+
+    async def resume(self) -> None:
+        await self._move({State.PAUSED}, State.RUNNING, "cont")
+
+    async def _move(self, allowed: set[State], to: State, command: str) -> None:
+        if self._state == to:
+            return
+        if self._state not in allowed:
+            raise ConflictError(f"VM {self.id} is {self._state}: it cannot become {to}")
+        try:
+            await self._qmp.execute(command)
+        except CuboidError as error:
+            if self._ended.done() or self._cause is not None:
+                raise ConflictError(f"VM {self.id} has ended") from error
+            raise
+        if self._state in allowed:  # it may have ended meanwhile
+            self._state = to
+
+    async def attach_disk(self, disk: Disk) -> None:
+        raise UnsupportedError("the microvm machine takes no disk while it runs")
+
+    async def detach_disk(self, serial: str) -> None:
+        raise UnsupportedError("the microvm machine gives up no disk while it runs")
+
+    async def snapshot(self, folder: Path) -> None:
+        raise UnsupportedError("this driver makes no snapshots")
+
+    async def stats(self) -> VmStats:
+        if self._state == State.ENDED:
+            raise ConflictError(f"VM {self.id} has ended")
+        return _read_stats(self._pid)
+
+    # -- its end
+
+    async def kill(self) -> None:
+        if not self._ended.done():
+            if self._cause is None:
+                self._cause = EndCause.KILLED
+            self._signal(signal.SIGKILL)
+        await self.wait_for(self._settings.call_seconds)
+
+    async def wait(self) -> Ended:
+        return await asyncio.shield(self._ended)
+
+    async def wait_for(self, seconds: float) -> Ended:
+        return await within(seconds, self.wait(), f"the end of VM {self.id}")
+
+    def _on_event(self, name: str, data: Mapping[str, Any]) -> None:
+        if name == "SHUTDOWN":
+            self._guest_ended(EndCause.POWEROFF if data.get("reason") == "guest-shutdown" else EndCause.PANIC)
+        elif name == "GUEST_PANICKED":
+            self._guest_ended(EndCause.PANIC)
+
+    def _guest_ended(self, cause: EndCause) -> None:
+        """QEMU holds the ended guest (`shutdown=pause`) until it is told to end too, so the cause is never missed."""
+        if self._cause is not None:
+            return
+        self._cause = cause
+        self._signal(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._signal, signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def _on_exit(self) -> None:
+        """The process is gone; a pidfd says so at once, for a process that is no child of ours too."""
+        self._stop_watching()
+        self._state = State.ENDED
+        self._tasks.start(self._finish(), name=f"finish-{self.id}")
+
+    async def _finish(self) -> None:
+        ended = self._why()
+        self._console.close()
+        await self._qmp.close()
+        await asyncio.to_thread(self._jail.remove)
+        if not self._ended.done():
+            self._ended.set_result(ended)
+
+    def _why(self) -> Ended:
+        if self._cause == EndCause.KILLED:
+            return Ended(EndCause.KILLED)
+        if self._cause is not None:
+            return Ended(self._cause, self._console.tail(DETAIL_BYTES))
+        if self._jail.group.stats().oom_kills:
+            return Ended(EndCause.HOST_OOM, "the host ended the VMM: it reached its memory limit")
+        return Ended(EndCause.VMM_DIED, self._console.vmm_log() or "the VMM ended without a word")
+
+    def _stop_watching(self) -> None:
+        if self._watching:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd, self._watching = -1, False
+
+    async def release(self) -> None:
+        """Let go of it without ending it."""
+        self._stop_watching()
+        await self._qmp.close()
+        self._console.close()
+
+    async def discard(self) -> None:
+        """Kill it and remove everything, whatever state it is in. Never raises."""
+        try:
+            await self.kill()
+        except DeadlineError as error:
+            log.warning("a killed VMM does not go", vm=self.id, error=error)
+        await self.release()
+
+
+def _read_stats(pid: int) -> VmStats:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        rows = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        resident, anonymous = (int(rows[name].split()[0]) << 10 for name in ("VmRSS", "RssAnon"))
+    except (FileNotFoundError, ProcessLookupError, KeyError) as error:
+        raise ConflictError("the VM has ended") from error
+    ticks = int(fields[11]) + int(fields[12])
+    return VmStats(ticks / os.sysconf("SC_CLK_TCK"), resident, anonymous)
+
+
+def still_runs(handle: Mapping[str, Any]) -> bool:
+    """Whether the process that a handle names still is that process."""
+    return proc.alive(int(handle["pid"]), int(handle["started"]))
