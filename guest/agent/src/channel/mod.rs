@@ -1,0 +1,36 @@
+//! The channel to the host: one byte stream, many calls at once. docs/design/0002-agent-channel.md is its contract.
+//!
+//! `frame` knows bytes, `streams` calls, `events` what must not get lost, `mux` drives them over a port, `port` is the
+//! virtio-serial device. Nothing here knows what a call does.
+
+mod events;
+pub mod frame;
+mod mux;
+mod port;
+mod streams;
+
+use std::future::Future;
+
+use tokio::sync::Notify;
+
+pub use events::EventLog;
+pub use mux::{Handler, MAX_STREAMS, Mux};
+pub use port::VirtioPort;
+pub use streams::{Gone, Incoming, StreamHandle, WINDOW};
+
+/// Wait until `check` gives a value, looking again whenever `changed` is notified.
+fn wait_until<T>(
+    changed: &Notify,
+    mut check: impl FnMut() -> Option<T>,
+) -> impl Future<Output = T> {
+    async move {
+        loop {
+            // Made before the look, so that a change between the look and the wait is not missed.
+            let notified = changed.notified();
+            if let Some(value) = check() {
+                return value;
+            }
+            notified.await;
+        }
+    }
+}
