@@ -1,0 +1,105 @@
+"""`FakeNetwork`: the contract of `Network` in memory, with failures on demand. Its namespaces name no files."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from cuboid.lib.errors import ConflictError, CuboidError, ExhaustedError, InvalidError, UnavailableError
+from cuboid.net import ports as published
+from cuboid.net.base import Attachment, PortMapping, Route
+from cuboid.net.records import valid_uid
+
+
+class FakeNetwork:
+    """`calls` holds every call as (method, pod uid). `fail(method, error)` makes its next call raise, `break_pod` makes
+    `check` fail for one pod until it is attached anew."""
+
+    def __init__(self, subnet: str = "10.77.0.0/24", *, root: Path = Path("/fake/netns")) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self._subnet = ipaddress.ip_network(subnet)
+        self._root = root
+        self._failures: dict[str, CuboidError] = {}
+        self._attached: dict[str, tuple[Attachment, tuple[PortMapping, ...], str]] = {}
+        self._broken: set[str] = set()
+
+    def fail(self, method: str, error: CuboidError) -> None:
+        if not hasattr(self, method):
+            raise ValueError(f"there is no method {method!r}")
+        self._failures[method] = error
+
+    def break_pod(self, pod_uid: str) -> None:
+        self._broken.add(pod_uid)
+
+    def _called(self, method: str, pod_uid: str) -> None:
+        self.calls.append((method, pod_uid))
+        if error := self._failures.pop(method, None):
+            raise error
+
+    async def attach(
+        self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0
+    ) -> Attachment:
+        valid_uid(pod_uid)
+        published.validate(ports)
+        self._called("attach", pod_uid)
+        if pod_uid in self._attached and pod_uid not in self._broken:
+            return self._attached[pod_uid][0]
+        self._broken.discard(pod_uid)
+        self._attached.pop(pod_uid, None)
+        self._require_free(ports)
+        attachment = self._attachment(pod_uid, self._free_address())
+        self._attached[pod_uid] = (attachment, ports, f"{namespace}/{name}")
+        return attachment
+
+    def _require_free(self, ports: tuple[PortMapping, ...]) -> None:
+        for _, taken, pod in self._attached.values():
+            for port in ports:
+                if any(published.overlap(port, other) for other in taken):
+                    raise ConflictError(
+                        f"port {port.host_port}/{port.protocol} is taken by the pod {pod}", reason="PortTaken"
+                    )
+
+    def _free_address(self) -> str:
+        used = {attachment.ip for attachment, _, _ in self._attached.values()}
+        hosts = iter(self._subnet.hosts())
+        next(hosts)  # the gateway's
+        address = next((str(host) for host in hosts if str(host) not in used), None)
+        if address is None:
+            raise ExhaustedError(f"no IP addresses available in {self._subnet}")
+        return address
+
+    def _attachment(self, pod_uid: str, address: str) -> Attachment:
+        packed = ipaddress.ip_address(address).packed
+        return Attachment(
+            pod_uid=pod_uid,
+            netns=self._root / pod_uid,
+            tap="tap0",
+            mac="02:00:" + packed.hex(":"),
+            mtu=1500,
+            addresses=(f"{address}/{self._subnet.prefixlen}",),
+            routes=(Route("0.0.0.0/0", str(next(iter(self._subnet.hosts())))),),
+            nameservers=("192.0.2.53",),
+            result={"cniVersion": "1.0.0"},
+        )
+
+    async def detach(self, pod_uid: str) -> None:
+        valid_uid(pod_uid)
+        self._called("detach", pod_uid)
+        self._attached.pop(pod_uid, None)
+
+    async def check(self, pod_uid: str) -> None:
+        self._called("check", pod_uid)
+        if pod_uid not in self._attached:
+            raise InvalidError(f"the pod {pod_uid} is not attached to a network")
+        if pod_uid in self._broken:
+            raise UnavailableError(f"the tap of {pod_uid} is gone")
+
+    def attachments(self) -> dict[str, Attachment]:
+        return {uid: attachment for uid, (attachment, _, _) in self._attached.items()}
+
+    async def clean(self, known: set[str]) -> list[str]:
+        self._called("clean", "")
+        gone = sorted(set(self._attached) - known)
+        for uid in gone:
+            del self._attached[uid]
+        return gone
