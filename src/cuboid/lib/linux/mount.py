@@ -1,9 +1,11 @@
-"""Mounts and mount namespaces. Needs CAP_SYS_ADMIN; every function raises OSError with what the kernel said."""
+"""Mounts and mount namespaces. Needs CAP_SYS_ADMIN; every function raises OSError with what the kernel said.
+
+Imports nothing slow: the VM launcher pays for it.
+"""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from cuboid.lib.linux import libc
 
@@ -81,10 +83,3 @@ class DetachedTmpfs:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
-
-
-def mount_points(below: Path) -> list[Path]:
-    """What is mounted at or below a folder in this mount namespace, the deepest first."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    points = {Path(line.split()[4].encode().decode("unicode_escape")) for line in lines}
-    return sorted((p for p in points if p == below or below in p.parents), key=lambda p: len(p.parts), reverse=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-from contextlib import suppress
-from pathlib import Path
 
 from cuboid.lib.linux import libc
 
@@ -41,14 +39,3 @@ def lower_limit(kind: int, value: int) -> None:
     _, hard = resource.getrlimit(kind)
     wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (wanted, wanted))
-
-
-def processes_of(uid: int) -> list[int]:
-    """Pids of all processes whose user is `uid`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(FileNotFoundError, ProcessLookupError):
-                if entry.stat().st_uid == uid:
-                    found.append(int(entry.name))
-    return found

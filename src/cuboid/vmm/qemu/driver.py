@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -30,6 +29,7 @@ from cuboid.vmm.base import Boot, Capabilities, EndCause, Probe, VmSpec
 from cuboid.vmm.check import check, check_id
 from cuboid.vmm.qemu import boot, command, console, launcher, tsc
 from cuboid.vmm.qemu.jail import Jail, Jails
+from cuboid.vmm.qemu.plan import Plan
 from cuboid.vmm.qemu.vm import QemuVm, still_runs
 from cuboid.vmm.settings import VmmSettings
 
@@ -38,7 +38,7 @@ log = get_log(__name__)
 MIN_MEMORY_MIB = 96  # Debian's cloud kernel, its initramfs and a small agent; found by trying (docs/design/0007)
 VMM_MIB = 64  # what QEMU needs itself, above the guest's memory and the translation cache
 ROOT_BYTES = 1 << 20  # the jail's root: folders and empty mount points
-READ_ONLY_BINDS = ("/usr", "/etc/ld.so.cache")
+READ_ONLY_BINDS = ("/usr", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
 LINKS = (("usr/lib", "/lib"), ("usr/lib64", "/lib64"))
 MAX_FILES = 512
 
@@ -148,7 +148,7 @@ class QemuDriver:
     def _plan(
         self, spec: VmSpec, accel: str, jail: Jail, uid: int, kernel: Path, initramfs: Path,
         fds: list[int], log_fd: int, disks: int,
-    ) -> launcher.Plan:  # fmt: skip
+    ) -> Plan:  # fmt: skip
         numbers = list(range(launcher.FIRST_FD, launcher.FIRST_FD + len(fds) + len(spec.nics)))
         first_disk = 3 + (accel == "kvm")
         descriptors = command.Descriptors(
@@ -157,19 +157,18 @@ class QemuDriver:
             disks=tuple(numbers[first_disk : first_disk + disks]), taps=tuple(numbers[first_disk + disks :]),
         )  # fmt: skip
         host = command.Host(self._qemu, accel, tsc.khz() if accel == "tcg" else 0, self._settings.translation_mib)
-        binds = [(path, path) for path in READ_ONLY_BINDS if Path(path).exists()]
-        return launcher.Plan(
-            root=str(jail.root), root_size=ROOT_BYTES,
-            binds=[*binds, (str(kernel), command.KERNEL_INSIDE), (str(initramfs), command.INITRAMFS_INSIDE),
-                   ("/dev/null", "/dev/null"), ("/dev/urandom", "/dev/urandom")],
-            links=list(LINKS), netns=str(spec.netns or ""), taps=[nic.tap for nic in spec.nics],
-            cgroups=[str(file) for file in jail.group.join_files], fds=fds, stderr=log_fd, uid=uid,
+        files = [(path, path) for path in READ_ONLY_BINDS if Path(path).exists()]
+        files += [(str(kernel), command.KERNEL_INSIDE), (str(initramfs), command.INITRAMFS_INSIDE)]
+        return Plan(
+            root=str(jail.root), root_size=ROOT_BYTES, binds=tuple(files), links=LINKS,
+            netns=str(spec.netns or ""), taps=tuple(nic.tap for nic in spec.nics),
+            cgroups=tuple(str(file) for file in jail.group.join_files), fds=tuple(fds), stderr=log_fd, uid=uid,
             max_processes=spec.limits.pids, max_files=MAX_FILES, pid_file=str(jail.pid_file),
-            argv=command.build(spec, host, descriptors),
+            argv=tuple(command.build(spec, host, descriptors)),
         )  # fmt: skip
 
-    async def _run_launcher(self, plan: launcher.Plan, fds: list[int]) -> int:
-        program = [sys.executable, "-I", "-S", launcher.__file__, json.dumps(plan)]
+    async def _run_launcher(self, plan: Plan, fds: list[int]) -> int:
+        program = [sys.executable, "-I", "-S", launcher.__file__, *plan.words()]
         try:
             result = await proc.run(program, timeout=self._settings.create_seconds, pass_fds=fds, output_limit=64)
         except ProcessError as error:

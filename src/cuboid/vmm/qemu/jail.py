@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cuboid.lib.errors import AlreadyExistsError, ExhaustedError, InvalidError
-from cuboid.lib.linux import prctl
+from cuboid.lib.linux import processes
 from cuboid.lib.linux.cgroup import Hierarchy, Limits
 from cuboid.lib.log import get_log
 from cuboid.vmm.base import HostLimits
@@ -123,7 +123,8 @@ class Jail:
 
     def _pids(self, users: list[int]) -> set[int]:
         """By cgroup, for what has joined it; by user, for what runs on a host without cgroups."""
-        return self.group.pids() | {pid for user in users for pid in prctl.processes_of(user)}
+        found = self.group.pids() | {pid for user in users for pid in processes.of_user(user)}
+        return processes.living(found)
 
 
 def _target(link: Path) -> str:
