@@ -1,0 +1,67 @@
+"""Options that many verbs share, and what they do first: connect, find the pod."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cuboid.cli import config
+from cuboid.cli.api import Api, pods_path
+from cuboid.cli.output import Format
+from cuboid.lib.errors import InvalidError, NotFoundError
+
+Object = dict[str, Any]
+
+
+def complete_pods(incomplete: str) -> list[str]:
+    """Names of pods for the shell's completion; none when the platform does not answer."""
+    try:
+        connection = config.find()
+        items = Api(connection).get(pods_path(connection.namespace))["items"]
+    except Exception:  # a completion must never print
+        return []
+    return [row["metadata"]["name"] for row in items if row["metadata"]["name"].startswith(incomplete)]
+
+
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The pod's namespace.", show_default="default")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="table, wide, json, yaml or name.")]
+PodName = Annotated[str, typer.Argument(metavar="POD", help="Name of the pod.", autocompletion=complete_pods)]
+PodNames = Annotated[list[str], typer.Argument(metavar="POD…", help="Names of pods.", autocompletion=complete_pods)]
+Container = Annotated[str, typer.Option("--container", "-c", help="Container; the first one if not given.")]
+
+
+def connect(namespace: str = "") -> tuple[Api, str]:
+    """An API client and the namespace to use."""
+    connection = config.find()
+    return Api(connection), namespace or connection.namespace
+
+
+def get_pod(api: Api, namespace: str, name: str) -> Object:
+    try:
+        pod: Object = api.get(pods_path(namespace, name))
+    except NotFoundError as error:
+        raise NotFoundError(f"no pod {name!r} in namespace {namespace!r}", hint="cuboid ps -a lists them") from error
+    return pod
+
+
+def choose_container(pod: Object, wanted: str) -> str:
+    names = [row["name"] for row in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]]
+    if wanted and wanted not in names:
+        raise InvalidError(
+            f"pod {pod['metadata']['name']} has no container {wanted!r}", hint=f"one of {', '.join(names)}"
+        )
+    return wanted or str(names[0])
+
+
+def node_name(api: Api, wanted: str = "") -> str:
+    """The node to ask for images and volumes: the only one, or the one named."""
+    names = [row["metadata"]["name"] for row in api.get("/api/v1/nodes")["items"]]
+    if wanted:
+        return wanted
+    if len(names) != 1:
+        raise InvalidError(
+            "there are several nodes" if names else "there is no node yet",
+            hint=f"--node, one of {', '.join(names)}" if names else "cuboid up",
+        )
+    return str(names[0])
