@@ -1,0 +1,60 @@
+"""The one function of the core."""
+
+from __future__ import annotations
+
+from cuboid.node.sandbox import containers, ending, facts, resources
+from cuboid.node.sandbox import instructions as do
+from cuboid.node.sandbox.draft import Draft, apps
+from cuboid.node.sandbox.events import Event
+from cuboid.node.sandbox.state import RunStage, Sandbox, VmStage
+
+
+def step(state: Sandbox, event: Event) -> tuple[Sandbox, list[do.Instruction]]:
+    """The state after `event`, and what is to be done. Make the state durable first, then act."""
+    if state.gone:
+        return state, []
+    draft = Draft(state, event.at)
+    facts.apply(draft, event)
+    _advance(draft)
+    draft.finish(state)
+    return draft.state, draft.out
+
+
+def _advance(draft: Draft) -> None:
+    _note_progress(draft)
+    ending.decide(draft)
+    if not draft.ends():
+        _live(draft)
+        ending.decide(draft)
+    if draft.ends():
+        ending.advance(draft)
+
+
+def _live(draft: Draft) -> None:
+    if draft.state.plan.stopped:
+        ending.stop_machine(draft)
+        return
+    resources.advance(draft)
+    if draft.state.machine.stage is VmStage.UP:
+        containers.advance(draft)
+
+
+def _note_progress(draft: Draft) -> None:
+    """Once all containers have started, and once they are ready: the receipt of this VM's start."""
+    state = draft.state
+    if state.machine.stage is not VmStage.UP or state.ending is not None:
+        return
+    mine = apps(state)
+    if not state.began and all(run.started_at for run in mine):
+        draft.set(began=True)
+    if any(run.stage in (RunStage.WAITING, RunStage.STARTING) for run in mine):
+        return
+    attempt = state.machine.attempt
+    ready = all(run.started and run.readiness_ok for run in mine)
+    if state.receipt < attempt:
+        draft.set(receipt=attempt)
+        draft.emit(do.WriteReceipt(attempt, ready=ready))
+    elif ready and state.receipt_ready < attempt:
+        draft.emit(do.WriteReceipt(attempt, ready=True))
+    if ready and draft.state.receipt_ready < attempt:
+        draft.set(receipt_ready=attempt)
