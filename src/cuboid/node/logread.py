@@ -58,11 +58,7 @@ async def read_logs(
 
 
 async def _pieces(folder: Path, options: LogOptions, running: Callable[[], bool]) -> AsyncIterator[bytes]:
-    start, end = _range(folder, options)
-    if options.tail_lines is not None:
-        start = await asyncio.to_thread(_tail_start, folder, start, end, options)
-    elif options.since:
-        start = await asyncio.to_thread(_since_start, folder, start, end, options.since)
+    start, end = await asyncio.to_thread(_find, folder, options)
     turn = _Turner(options)
     follow = options.follow and not options.previous
     with watching(folder) as grown:
@@ -95,6 +91,17 @@ async def _grows(grown: asyncio.Event, cursor: _Cursor) -> bool:
     """Whether something still came in after the container's end: its last lines may be on their way."""
     cursor.settling += SETTLE_SECONDS
     return cursor.settling < SETTLE_LIMIT and await _wait(grown, SETTLE_SECONDS)
+
+
+def _find(folder: Path, options: LogOptions) -> tuple[int, int | None]:
+    """Where to begin and to end. Tried again when a segment is removed meanwhile."""
+    start, end = _range(folder, options)
+    for _ in range(3):
+        with suppress(FileNotFoundError):
+            if options.tail_lines is not None:
+                return _tail_start(folder, start, end, options), end
+            return (_since_start(folder, start, end, options.since) if options.since else start), end
+    return start, end
 
 
 def _range(folder: Path, options: LogOptions) -> tuple[int, int | None]:
@@ -223,21 +230,30 @@ def _lines_backwards(spans: list[tuple[Segment, int, int]]) -> Iterator[tuple[in
 def _since_start(folder: Path, start: int, end: int | None, since: str) -> int:
     """An offset at or before the first line that is not older than `since`: halving, as lines are in order of time."""
     moment = since.encode()
-    result = start
-    for segment, low, high in _spans(folder, start, end):
-        with segment.path.open("rb") as file:
-            while high - low > BLOCK:
-                middle = (low + high) // 2
-                file.seek(middle - segment.start)
-                file.readline(LONGEST_LINE)
-                if file.readline(LONGEST_LINE).split(b" ", 1)[0] < moment:
-                    low = middle
-                else:
-                    high = middle
-            if low > result:
-                file.seek(low - segment.start)
-                result = low + len(file.readline(LONGEST_LINE))
-    return result
+    older = [span for span in _spans(folder, start, end) if _first_time(*span[:2]) < moment]
+    if not older:
+        return start
+    segment, low, high = older[-1]
+    with segment.path.open("rb") as file:
+        while high - low > BLOCK:
+            middle = (low + high) // 2
+            file.seek(middle - segment.start)
+            file.readline(LONGEST_LINE)  # the line that the middle cuts
+            low, high = (middle, high) if _time(file.readline(LONGEST_LINE)) < moment else (low, middle)
+        if low == older[-1][1]:
+            return low
+        file.seek(low - segment.start)
+        return low + len(file.readline(LONGEST_LINE))
+
+
+def _first_time(segment: Segment, offset: int) -> bytes:
+    with segment.path.open("rb") as file:
+        file.seek(offset - segment.start)
+        return _time(file.readline(LONGEST_LINE))
+
+
+def _time(record: bytes) -> bytes:
+    return record.split(b" ", 1)[0]
 
 
 # --- text ------------------------------------------------------------------------------------------------------------

@@ -166,6 +166,8 @@ class LogPump:
         if gap:
             self._open_gap(mark, gap)
         await self._written()
+        if self._end - self._segment.start >= self._limits.max_bytes:
+            await self._rotate()  # perhaps inside a line, whose rest is then the next segment's first bytes
 
     def _open_gap(self, mark: int, gap: int) -> None:
         """The guest dropped `gap` bytes before those written since `mark`: they begin a segment of their own."""
