@@ -1,0 +1,247 @@
+"""A whole platform for a test: both daemons, started by `cuboid up` as a user would, in a network namespace of its own.
+
+The namespace keeps bridges, addresses, firewall rules and ports away from the machine's network, so that every platform
+can use the default ports. `Platform.close` stops everything and asserts that nothing is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / ".venv/bin"
+ARTIFACTS = ROOT / "build/artifacts"
+PROBE_CACHE = ROOT / "build/probe-cache"
+Object = dict[str, Any]
+Finished = subprocess.CompletedProcess[str]
+
+
+class Platform:
+    """Use `platform()`; paths are short because a Unix socket's path has at most 107 bytes."""
+
+    def __init__(self) -> None:
+        self.id = uuid.uuid4().hex[:8]
+        self.netns = f"cbt-{self.id}"
+        self.folder = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
+        self.folder.chmod(0o711)
+        self.state, self.run_folder, self.home = (self.folder / name for name in ("s", "r", "h"))
+        self.home.mkdir()
+        self.settings: dict[str, str] = {}
+        self._registries: list[subprocess.Popen[bytes]] = []
+        _run(["ip", "netns", "add", self.netns])
+        _run(["ip", "netns", "exec", self.netns, "ip", "link", "set", "lo", "up"])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{VENV}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(self.home),
+            "LC_ALL": "C.UTF-8",
+            "CUBOID_STATE_DIR": str(self.state),
+            "CUBOID_RUN_DIR": str(self.run_folder),
+            "KUBECONFIG": str(self.home / ".kube/config"),
+            **self.settings,
+        }
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """The command, in the platform's network namespace."""
+        return ["nsenter", f"--net=/run/netns/{self.netns}", "--", *command]
+
+    def run(
+        self, command: Sequence[str], *, timeout: float = 60.0, check: bool = True, stdin: str | None = None
+    ) -> Finished:
+        done = subprocess.run(
+            self.inside(command), env=self.environment, input=stdin, capture_output=True, text=True, timeout=timeout,
+            stdin=subprocess.DEVNULL if stdin is None else None, check=False, errors="replace",
+        )  # fmt: skip
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def cuboid(self, *arguments: str, timeout: float = 120.0, check: bool = True, stdin: str | None = None) -> Finished:
+        return self.run([str(VENV / "cuboid"), *arguments], timeout=timeout, check=check, stdin=stdin)
+
+    def kubectl(
+        self, *arguments: str, timeout: float = 120.0, check: bool = True, stdin: str | None = None
+    ) -> Finished:
+        return self.run([str(VENV / "kubectl"), *arguments], timeout=timeout, check=check, stdin=stdin)
+
+    @contextmanager
+    def started(self, command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs beside the test and is ended with the block."""
+        process = subprocess.Popen(
+            self.inside(command), env=self.environment, text=True, start_new_session=True,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options},
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            _end(process)
+
+    def up(self) -> Finished:
+        return self.cuboid("up", timeout=180)
+
+    def pod(self, name: str) -> Object:
+        found: Object = json.loads(self.cuboid("inspect", name).stdout)
+        return found
+
+    def wait(self, name: str, done: Callable[[Object], bool], *, timeout: float = 90.0) -> Object:
+        """The pod once `done`; the test fails with its whole state otherwise."""
+        until = time.monotonic() + timeout
+        while True:
+            pod = self.pod(name)
+            if done(pod):
+                return pod
+            if time.monotonic() > until:
+                events = self.cuboid("events", name, check=False).stdout
+                raise AssertionError(f"{name} after {timeout} s: {json.dumps(pod['status'], indent=1)}\n{events}")
+            time.sleep(0.2)
+
+    def daemon_pid(self, name: str) -> int:
+        return int(json.loads((self.run_folder / f"{name}.pid").read_text())["pid"])
+
+    def kill_daemon(self, name: str) -> None:
+        """kill -9, and gone."""
+        pid = self.daemon_pid(name)
+        os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 5
+        while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    def processes(self, needle: str = "") -> list[int]:
+        """Pids of the platform's processes: those whose command line, environment or namespace is of it."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and _belongs(entry, str(self.folder)):
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if needle in line:
+                    found.append(int(entry.name))
+        return found
+
+    def vmms(self) -> list[int]:
+        return self.processes("qemu-system")
+
+    def start_registry(self, port: int = 5000) -> str:
+        """A real registry inside the namespace; `localhost:PORT`."""
+        folder = self.folder / f"registry-{port}"
+        folder.mkdir()
+        configuration = folder / "config.yml"
+        configuration.write_text(
+            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}\n"
+            f"http: {{addr: 127.0.0.1:{port}}}\n"
+        )
+        process = subprocess.Popen(
+            self.inside(["docker-registry", "serve", str(configuration)]), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        self._registries.append(process)
+        probe = f"import socket; socket.create_connection(('127.0.0.1', {port}), 1).close()"
+        _until(lambda: self.run(["python3", "-c", probe], check=False).returncode == 0, 20, "the registry listens")
+        return f"localhost:{port}"
+
+    def save_logs(self, label: str) -> None:
+        target = ARTIFACTS / f"{label}-{self.id}"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for path in [
+            *self.state.glob("logs/*"),
+            *self.state.glob("pods/*/record.json"),
+            *self.run_folder.rglob("console*"),
+        ]:
+            if path.is_file():
+                shutil.copy(path, target / "-".join(path.relative_to(self.folder).parts))
+
+    def close(self) -> None:
+        """Stop everything; AssertionError naming what is left."""
+        down = self.cuboid("down", timeout=120, check=False)
+        for process in self._registries:
+            _end(process)
+        left = self._left()
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        subprocess.run(["ip", "netns", "delete", self.netns], check=False, capture_output=True, timeout=20)
+        for mount in reversed(_mounts(str(self.folder))):
+            subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=20)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        assert down.returncode == 0, f"cuboid down: {down.stdout}{down.stderr}"
+        assert not left, f"left behind: {left}"
+
+    def _left(self) -> list[str]:
+        """What should not be there when the platform is down."""
+        left = [f"process {pid}: {_command(pid)}" for pid in self.processes()]
+        left += [f"mount {mount}" for mount in _mounts(str(self.folder))]
+        links = self.run(["ip", "-j", "link"], check=False).stdout or "[]"
+        left += [f"link {row['ifname']}" for row in json.loads(links) if row["ifname"] not in ("lo", "cuboid0")]
+        return left
+
+
+@contextmanager
+def platform(label: str = "platform", **settings: str) -> Iterator[Platform]:
+    """A platform that is up. `settings` are environment variables (CUBOID_NODE_…)."""
+    place = Platform()
+    place.settings |= settings
+    try:
+        if PROBE_CACHE.is_dir():
+            shutil.copytree(PROBE_CACHE, place.state / "vmm", dirs_exist_ok=True)
+        place.up()
+        yield place
+    except BaseException:
+        place.save_logs(label)
+        raise
+    finally:
+        place.close()
+
+
+def _belongs(entry: Path, needle: str) -> bool:
+    try:
+        return any(needle.encode() in (entry / name).read_bytes() for name in ("cmdline", "environ"))
+    except OSError:
+        return False
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+    except OSError:
+        return "gone"
+
+
+def _mounts(below: str) -> list[str]:
+    rows = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [row for row in rows if row.startswith(below)]
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=20)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(3)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(5)
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream:
+            stream.close()
+
+
+def _until(done: Callable[[], bool], seconds: float, what: str) -> None:
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
