@@ -12,7 +12,7 @@ from cuboid.node.sandbox.state import RunStage, Sandbox, VmStage
 def step(state: Sandbox, event: Event) -> tuple[Sandbox, list[do.Instruction]]:
     """The state after `event`, and what is to be done. Make the state durable first, then act."""
     if state.gone:
-        return state, []
+        return state, [do.Forget()]  # also when the first one was interrupted
     draft = Draft(state, event.at)
     facts.apply(draft, event)
     _advance(draft)

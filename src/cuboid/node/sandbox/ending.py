@@ -18,9 +18,9 @@ def begin(draft: Draft, cause: Cause, grace: float) -> None:
     deadline = draft.now + max(grace, 0.0)
     ending = draft.state.ending
     if ending is None:
-        draft.set(ending=Ending(cause, deadline, draft.now))
+        draft.set(ending=Ending(cause, deadline, grace <= 0))
     elif deadline < ending.deadline:
-        draft.set(ending=changed(ending, deadline=deadline))
+        draft.set(ending=changed(ending, deadline=deadline, at_once=grace <= 0))
 
 
 def fail(draft: Draft, reason: str, message: str) -> None:
@@ -88,7 +88,7 @@ def _advance_machine(draft: Draft) -> None:
     ending, machine = draft.state.ending, draft.state.machine
     if ending is None or machine.stage in (VmStage.ABSENT, VmStage.ENDING):
         return
-    _end_within(draft, Why.ENDING, ending.deadline, at_once=ending.deadline <= ending.at)
+    _end_within(draft, Why.ENDING, ending.deadline, at_once=ending.at_once)
 
 
 def stop_machine(draft: Draft) -> None:

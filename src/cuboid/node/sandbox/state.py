@@ -151,7 +151,7 @@ class Cause(enum.StrEnum):
 class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: Cause
     deadline: float  # of the containers' grace period
-    at: float
+    at_once: bool = False  # no grace at all
 
 
 class Sandbox(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -220,7 +220,7 @@ def validate(state: Sandbox) -> None:
     for container, run in state.pairs:
         assert run.name == container.name
         if run.alive:
-            assert machine.stage in (VmStage.SETTING_UP, VmStage.UP), f"{run.name} runs without a VM"
+            assert machine.stage in (VmStage.SETTING_UP, VmStage.UP, VmStage.ENDING), f"{run.name} runs without a VM"
             assert run.attempt >= 0 and run.ended is None and not run.done
         assert (run.ended is not None) == (run.stage is RunStage.EXITED), f"{run.name}: ended and stage disagree"
         assert not (run.done and run.stage is not RunStage.EXITED), f"{run.name} is done but has not exited"
