@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
 from cuboid.lib import proc
 
 
-def of_user(uid: int) -> set[int]:
-    """Pids of all processes whose effective user is `uid`. Zombies are root's in /proc, and so are not among them."""
+def of_users(users: Container[int]) -> set[int]:
+    """Pids of all processes whose effective user is one of `users`."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(FileNotFoundError, ProcessLookupError):
-                if entry.stat().st_uid == uid:
+                if entry.stat().st_uid in users:
                     found.add(int(entry.name))
-    return found
+    return living(found)
 
 
 def living(pids: set[int]) -> set[int]:

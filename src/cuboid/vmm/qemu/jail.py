@@ -123,8 +123,7 @@ class Jail:
 
     def _pids(self, users: list[int]) -> set[int]:
         """By cgroup, for what has joined it; by user, for what runs on a host without cgroups."""
-        found = self.group.pids() | {pid for user in users for pid in processes.of_user(user)}
-        return processes.living(found)
+        return processes.living(self.group.pids()) | processes.of_users(users)
 
 
 def _target(link: Path) -> str:
