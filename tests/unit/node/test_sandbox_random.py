@@ -55,8 +55,10 @@ def _happen(world: World, action: str, number: int, policy: str) -> None:
     elif action == "shuffle":
         world.shuffled(number)
     elif action == "stale":
-        world.queue.append(ev.Exited(at=world.now, name=name, attempt=-1 + number % 2, code=1))
-        world.queue.append(ev.Started(at=world.now, name=name, attempt=number % 3 - 1, started_at=world.now))
+        world.queue.append(ev.Exited(at=world.now, name=name, attempt=world.run(name).attempt - 1, code=1))
+        world.queue.append(
+            ev.Started(at=world.now, name=name, attempt=world.run(name).attempt - 1, started_at=world.now)
+        )
     elif action == "fail":
         attempt = world.state.machine.attempt + 1
         world.failures["CreateVm"] = ev.VmFailed(at=world.now, attempt=attempt, reason="Timeout", message="slow")
