@@ -138,10 +138,8 @@ class Platform:
         folder = self.folder / f"registry-{port}"
         folder.mkdir()
         configuration = folder / "config.yml"
-        configuration.write_text(
-            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}\n"
-            f"http: {{addr: 127.0.0.1:{port}}}\n"
-        )
+        storage = f"storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}"
+        configuration.write_text(f"version: 0.1\nlog: {{level: error}}\n{storage}\nhttp: {{addr: 127.0.0.1:{port}}}\n")
         process = subprocess.Popen(
             self.inside(["docker-registry", "serve", str(configuration)]), stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,

@@ -180,7 +180,7 @@ def _resources(options: RunOptions) -> Object:
     limits: Object = {}
     if options.cpus:
         try:
-            if float(options.cpus) <= 0:
+            if not 0 < float(options.cpus) < 1e6:
                 raise ValueError
         except ValueError as error:
             raise InvalidError(f"--cpus {options.cpus}: not a number of CPUs", hint="like 0.5 or 2") from error

@@ -45,7 +45,7 @@ def paint(text: str, status: str | None = None) -> str:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, coloured: str = "STATUS") -> None:
     """Columns padded to their widest cell, two spaces apart, as Docker's and kubectl's are."""
-    cells = [[clean(str(cell)) for cell in row] for row in rows]
+    cells = [[clean(str(cell)).replace("\n", " ") for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
     print("  ".join(name.ljust(width) for name, width in zip(columns, widths, strict=True)).rstrip())
     for row in cells:

@@ -1,0 +1,159 @@
+"""What a command prints, copies and answers: hostile text and archives do no harm."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuboid.cli import api, config, output, streams
+from cuboid.cli.main import exit_code
+from cuboid.cli.verbs import cp
+from cuboid.cli.verbs.logs import _since
+from cuboid.lib import errors
+
+
+@given(st.text())
+def test_text_of_a_guest_cannot_drive_the_terminal(text: str) -> None:
+    assert not any(
+        (ord(letter) < 32 and letter not in "\t\n") or 127 <= ord(letter) < 160 for letter in output.clean(text)
+    )
+
+
+def test_a_table_is_padded_and_free_of_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("NAME", "STATUS"), [("a\033[31m", "Running"), ("long-name", "x")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "NAME       STATUS"
+    assert lines[1] == "a\\x1b[31m  Running"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (90000, "1d")]
+)
+def test_ages_are_short(seconds: float, text: str) -> None:
+    assert output.age("2026-01-01T00:00:00Z", now=1767225600 + seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0B"), (1023, "1023B"), (1536, "1.5KiB"), (200 << 20, "200MiB"), (3 << 40, "3.0TiB")]
+)
+def test_sizes_have_three_figures(count: int, text: str) -> None:
+    assert output.size(count) == text
+
+
+def test_an_error_of_the_api_keeps_its_meaning() -> None:
+    body = json.dumps({"kind": "Status", "reason": "AlreadyExists", "message": "taken", "code": 409}).encode()
+    found = api.error_of(409, body)
+    assert isinstance(found, errors.AlreadyExistsError)
+    assert found.message == "taken"
+    assert isinstance(api.error_of(503, b"not json"), errors.UnavailableError)
+    assert isinstance(api.error_of(418, b""), errors.CuboidError)
+
+
+@given(st.integers(400, 599), st.binary(max_size=200))
+def test_any_answer_of_a_server_is_one_error(status: int, body: bytes) -> None:
+    assert api.error_of(status, body).message
+
+
+def test_exit_codes_tell_what_kind_of_failure_it_was() -> None:
+    assert exit_code(errors.InvalidError("x")) == 2
+    assert exit_code(errors.UnavailableError("x")) == 3
+    assert exit_code(errors.HostileError("x")) == 1
+
+
+def test_a_remote_commands_status_is_its_exit_code() -> None:
+    assert streams.exit_code({"status": "Success"}) == 0
+    causes = [{"reason": "ExitCode", "message": "42"}]
+    assert streams.exit_code({"status": "Failure", "reason": "NonZeroExitCode", "details": {"causes": causes}}) == 42
+    with pytest.raises(errors.NotFoundError):
+        streams.exit_code({"status": "Failure", "reason": "NotFound", "message": "no such command", "code": 404})
+    with pytest.raises(errors.UnavailableError):
+        streams.exit_code({})
+
+
+def archive(*entries: tarfile.TarInfo) -> io.BytesIO:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for entry in entries:
+            tar.addfile(entry, io.BytesIO(b"x" * entry.size))
+    stream.seek(0)
+    return stream
+
+
+def entry(name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 1) -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.type, found.linkname = kind, link
+    found.size = size if kind == tarfile.REGTYPE else 0
+    return found
+
+
+def test_a_copied_file_takes_the_targets_name(tmp_path: Path) -> None:
+    cp.unpack(archive(entry("hosts")), tmp_path / "mine")
+    assert (tmp_path / "mine").read_bytes() == b"x"
+
+
+def test_a_copied_folder_lands_below_an_existing_one(tmp_path: Path) -> None:
+    cp.unpack(archive(entry("etc", kind=tarfile.DIRTYPE), entry("etc/hosts")), tmp_path)
+    assert (tmp_path / "etc/hosts").exists()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        entry("../outside"),
+        entry("a/../../outside"),
+        entry("link", kind=tarfile.SYMTYPE, link="/etc/passwd"),
+        entry("link", kind=tarfile.SYMTYPE, link="../../outside"),
+        entry("device", kind=tarfile.CHRTYPE),
+    ],
+)
+def test_a_hostile_archive_leaves_nothing_outside_the_target(tmp_path: Path, hostile: tarfile.TarInfo) -> None:
+    target = tmp_path / "inner"
+    target.mkdir()
+    with pytest.raises(errors.InvalidError):
+        cp.unpack(archive(hostile), target)
+    assert [path.name for path in tmp_path.iterdir()] == ["inner"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("web:/etc", ("web", "/etc")), ("web:", ("web", "/")), ("./a:b", None), ("/a", None), ("a", None), ("-", None)],
+)
+def test_a_pods_path_is_told_from_one_of_this_machine(text: str, found: tuple[str, str] | None) -> None:
+    assert cp.split(text) == found
+
+
+def test_since_reads_spans_and_times() -> None:
+    assert _since("10m") == {"sinceSeconds": "600"}
+    assert _since("2026-01-02T03:04:05Z") == {"sinceTime": "2026-01-02T03:04:05Z"}
+    with pytest.raises(errors.InvalidError):
+        _since("soon")
+
+
+def test_without_a_platform_the_error_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBOID_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("CUBOID_SERVER", raising=False)
+    with pytest.raises(errors.UnavailableError) as told:
+        config.find()
+    assert "cuboid up" in told.value.hint
+
+
+def test_a_kubeconfig_with_our_context_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "config"
+    file.write_text(
+        "contexts:\n- name: cuboid\n  context: {cluster: c, user: u, namespace: team}\n"
+        "clusters:\n- name: c\n  cluster: {server: 'https://h:1', certificate-authority-data: UEVN}\n"
+        "users:\n- name: u\n  user: {token: secret}\n"
+    )
+    monkeypatch.setenv("CUBOID_STATE_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    monkeypatch.delenv("CUBOID_SERVER", raising=False)
+    found = config.find()
+    assert (found.server, found.token, found.ca, found.namespace) == ("https://h:1", "secret", "PEM", "team")
+    assert "secret" not in repr(found)
