@@ -97,14 +97,19 @@ async def _communicate(
 
     async def take(stream: asyncio.StreamReader | None, keep_end: int = 0) -> bytes:
         data = bytearray()
+        too_much = False
         while stream is not None and (piece := await stream.read(65536)):
             data += piece
             if keep_end:
                 del data[:-keep_end]
             elif len(data) > limit:
-                raise ProcessError(
-                    f"{command[0]} printed more than {limit} bytes", command=describe(command), returncode=None
-                )
+                too_much = True
+                data.clear()
+                _signal_group(process.pid, signal.SIGKILL)  # then read to its end, so that the pipe gets closed
+        if too_much:
+            raise ProcessError(
+                f"{command[0]} printed more than {limit} bytes", command=describe(command), returncode=None
+            )
         return bytes(data)
 
     _, stdout, stderr, _ = await asyncio.gather(

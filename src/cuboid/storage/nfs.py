@@ -37,12 +37,17 @@ class NfsSource:
 
 @dataclass(frozen=True)
 class GuestMount:
-    """Arguments of mount(2) in the guest."""
+    """What the guest needs for mount(2): the fields of `NfsVolume` in proto/agent.proto."""
 
-    source: str  # "192.0.2.7:/export"
+    server: str  # "192.0.2.7" or "[2001:db8::7]"
+    path: str
     kind: str  # "nfs" or "nfs4"
     read_only: bool
-    options: str  # comma separated
+    options: str  # comma separated, all for the file system itself
+
+    @property
+    def source(self) -> str:
+        return f"{self.server}:{self.path}"
 
 
 def _between(low: int, high: int) -> Callable[[str], bool]:
@@ -56,8 +61,9 @@ def _one_of(*words: str) -> Callable[[str], bool]:
 # What a tenant may ask for, nfs(5). Not listed: what names paths, users or keys of the host, or other address families.
 _WORDS = frozenset(
     "hard soft softerr ac noac cto nocto sharecache nosharecache resvport noresvport "
-    "acl noacl lock nolock rdirplus nordirplus sync async noatime nodiratime relatime nosuid nodev noexec".split()
+    "acl noacl lock nolock rdirplus nordirplus sync".split()
 )
+_DEFAULTS = ("ro", "rw", "async", "relatime", "noatime", "nodiratime")  # the first is a field; NFS keeps no local atime
 _VALUES: Mapping[str, Callable[[str], bool]] = {
     "timeo": _between(1, 6000),  # tenths of a second
     "retrans": _between(1, 30),
@@ -91,7 +97,7 @@ def parse_source(source: Mapping[str, Any], mount_options: Iterable[str] = ()) -
     if len(words) > 64:
         raise InvalidError("an NFS volume has more than 64 mount options")
     version, rest = _version(words)
-    kept = tuple(_checked(word) for word in rest if word not in ("ro", "rw"))
+    kept = tuple(_checked(word) for word in rest if word not in _DEFAULTS)
     return NfsSource(_server(source.get("server")), _path(source.get("path")), read_only or "ro" in rest, version, kept)
 
 
@@ -163,7 +169,7 @@ def guest_mount(source: NfsSource, server: str, client: str) -> GuestMount:
     else:
         options.append(f"clientaddr={client}")
     kind = "nfs" if source.version == "3" else "nfs4"
-    return GuestMount(f"{host}:{source.path}", kind, source.read_only, ",".join(options))
+    return GuestMount(host, source.path, kind, source.read_only, ",".join(options))
 
 
 async def resolve(server: str, *, deadline: float = _RESOLVE_DEADLINE) -> str:

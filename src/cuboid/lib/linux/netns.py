@@ -7,25 +7,15 @@ A namespace belongs to a thread, so nothing here touches the one of the caller's
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from cuboid.lib.linux import mount
+
 T = TypeVar("T")
-_CLONE_NEWNET = 0x40000000
-_MS_BIND = 4096
-_MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _call(name: str, *arguments: object) -> None:
-    if getattr(_libc, name)(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
 async def in_new_thread(function: Callable[[], T]) -> T:
@@ -42,18 +32,10 @@ async def run_in(path: Path | None, function: Callable[[], T]) -> T:
 
     def work() -> T:
         if path is not None:
-            _enter(path)
+            mount.enter_namespace(str(path))
         return function()
 
     return await in_new_thread(work)
-
-
-def _enter(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _call("setns", descriptor, _CLONE_NEWNET)
-    finally:
-        os.close(descriptor)
 
 
 async def create(path: Path) -> None:
@@ -64,8 +46,8 @@ async def create(path: Path) -> None:
     path.touch(mode=0o444)
 
     def make() -> None:
-        _call("unshare", _CLONE_NEWNET)
-        _call("mount", b"/proc/thread-self/ns/net", os.fsencode(path), None, ctypes.c_ulong(_MS_BIND), None)
+        mount.unshare(mount.CLONE_NEWNET)
+        mount.mount("/proc/thread-self/ns/net", str(path), "", mount.MS_BIND)
 
     await in_new_thread(make)
 
@@ -81,5 +63,5 @@ def exists(path: Path) -> bool:
 def remove(path: Path) -> None:
     """Unmount and delete. The namespace itself ends with its last process. Idempotent."""
     while exists(path):
-        _call("umount2", os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+        mount.unmount(str(path), mount.MNT_DETACH | _UMOUNT_NOFOLLOW)
     path.unlink(missing_ok=True)

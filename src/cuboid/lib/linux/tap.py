@@ -36,12 +36,17 @@ def open_tap(name: str) -> int:
     """A descriptor of the tap `name`, made if missing: one queue, a virtio-net header before each frame, no other."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
-        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", _name(name), flags))
+        bind_tap(descriptor, name)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def bind_tap(descriptor: int, name: str) -> None:
+    """Make a descriptor of /dev/net/tun one of the tap `name`. PermissionError for a user who does not own it."""
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
+    fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", _name(name), flags))
 
 
 def create_tap(name: str, *, owner: int, mtu: int) -> None:

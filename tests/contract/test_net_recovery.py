@@ -1,0 +1,271 @@
+"""CNI plugins that are missing, lie, hang or are interrupted: each leaves one clear error and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.harness.network import HostNet, Who, host_net, inside, missing
+
+from cuboid.lib import proc
+from cuboid.lib.errors import (
+    CuboidError,
+    DeadlineError,
+    ExhaustedError,
+    HostileError,
+    InvalidError,
+    ProcessError,
+    UnavailableError,
+    UnsupportedError,
+)
+from cuboid.lib.linux import netns
+from cuboid.net.base import PortMapping
+from cuboid.net.network import CniNetwork
+
+pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(missing()), reason=missing())]
+WHO: Who = {"namespace": "default", "name": "web"}
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[HostNet]:
+    async with host_net(tmp_path) as made:
+        yield made
+
+
+def plugin(host: HostNet, name: str, *, add: str, delete: str = "exit 0") -> None:
+    """A plugin in sh. It notes each command in `<name>.log`."""
+    folder = host.root / "plugins"
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    log = f"{folder}/{name}.log"
+    path.write_text(
+        f'#!/bin/sh\necho "$CNI_COMMAND $CNI_CONTAINERID" >>{log}\n'
+        f'cat >{folder}/{name}.stdin\ncase "$CNI_COMMAND" in ADD) {add};; DEL) {delete};; esac\n'
+    )
+    path.chmod(0o755)
+
+
+def calls(host: HostNet, name: str) -> list[str]:
+    log = host.root / "plugins" / f"{name}.log"
+    return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def with_plugins(host: HostNet, *extra: str, version: str = "1.0.0", **settings: Any) -> CniNetwork:
+    """The built-in network's bridge, then the plugins named."""
+    bridge = {
+        "type": "bridge", "bridge": "br-test", "isGateway": True,
+        "ipam": {"type": "host-local", "dataDir": str(host.root / "a/state/net/ipam"),
+                 "ranges": [[{"subnet": "10.77.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]},
+    }  # fmt: skip
+    chain = [bridge, *({"type": name} for name in extra)]
+    folder = host.root / "cni.d"
+    folder.mkdir(exist_ok=True)
+    content = {"cniVersion": version, "name": "cuboid", "plugins": chain}
+    (folder / "10-test.conflist").write_text(json.dumps(content))
+    return host.network(plugin_folders=("/usr/lib/cni", str(host.root / "plugins")), **settings)
+
+
+PASS_ON = 'sed "s/.*\\"prevResult\\": *//; s/}$//" $0.stdin'
+
+
+async def test_a_plugin_after_the_bridge_gets_its_result_and_del_runs_in_reverse(host: HostNet) -> None:
+    plugin(host, "second", add=PASS_ON)
+    network = with_plugins(host, "second")
+    attachment = await network.attach("pod-1", **WHO)
+    given = json.loads((host.root / "plugins" / "second.stdin").read_text())
+    assert given["prevResult"]["ips"][0]["address"] == attachment.addresses[0]
+    await network.detach("pod-1")
+    assert calls(host, "second") == ["ADD", "DEL"]
+    assert host.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("add", "error", "words"),
+    [
+        ("echo hello", HostileError, "not JSON"),
+        ("head -c 2000000 /dev/zero", ProcessError, "more than"),
+        ('echo \'{"cniVersion": "9.9.9"}\'', HostileError, "9.9.9"),
+        ('echo \'{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.1"}]}\'', HostileError, "prefix length"),
+        ('echo \'{"code": 7, "msg": "no such vlan"}\'; exit 1', InvalidError, "no such vlan"),
+        ('echo \'{"code": 11, "msg": "later"}\'; exit 1', UnavailableError, "later"),
+        ('echo \'{"code": 999, "msg": "no IP addresses available in range"}\'; exit 1', ExhaustedError, "no IP"),
+        ("echo oops >&2; exit 3", UnavailableError, "oops"),
+        ("kill -9 $$", ProcessError, "SIGKILL"),
+    ],
+)
+async def test_a_failing_plugin_is_named_and_the_chain_is_undone(
+    host: HostNet, add: str, error: type[CuboidError], words: str
+) -> None:
+    plugin(host, "bad", add=add)
+    with pytest.raises(error, match=words):
+        await with_plugins(host, "bad").attach("pod-1", **WHO)
+    assert calls(host, "bad") == ["ADD", "DEL"]
+    assert host.leftovers() == []
+
+
+async def test_a_hanging_plugin_is_ended_at_its_deadline(host: HostNet) -> None:
+    plugin(host, "slow", add="exec sleep 60")
+    started = time.monotonic()
+    with pytest.raises(DeadlineError, match="took longer than 1 s"):
+        await with_plugins(host, "slow", plugin_deadline=1.0).attach("pod-1", **WHO)
+    assert time.monotonic() - started < 10
+    assert host.leftovers() == []
+
+
+async def test_a_missing_plugin_names_the_package_and_leaves_nothing(host: HostNet) -> None:
+    network = with_plugins(host, "absent")
+    with pytest.raises(UnsupportedError, match=r"absent is in none of .*containernetworking-plugins"):
+        await network.status()
+    with pytest.raises(UnsupportedError):
+        await network.attach("pod-1", **WHO)
+    # The missing plugin could not undo anything either, so the pod stays on record until it can.
+    assert network.attachments() == {}
+    plugin(host, "absent", add=PASS_ON)
+    assert await network.clean(set()) == ["pod-1"]
+    assert host.leftovers() == []
+
+
+async def test_a_wrong_configuration_is_refused_by_file_and_fault(host: HostNet) -> None:
+    (host.root / "cni.d").mkdir()
+    file = host.root / "cni.d" / "10-x.conflist"
+    for content, words in (("{", "not JSON"), ('{"name": "x", "cniVersion": "1.0.0", "plugins": []}', "no plugins")):
+        file.write_text(content)
+        with pytest.raises(InvalidError, match=words) as caught:
+            await host.network().attach("pod-1", **WHO)
+        assert str(file) in str(caught.value)
+    assert host.leftovers() == []
+
+
+async def test_a_cancelled_attach_leaves_nothing(host: HostNet) -> None:
+    plugin(host, "slow", add="exec sleep 60")
+    network = with_plugins(host, "slow")
+    task = asyncio.create_task(network.attach("pod-1", **WHO))
+    while not calls(host, "slow"):
+        await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert host.leftovers() == []
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from typing import Any
+from cuboid.net.base import PortMapping
+from tests.harness.network import HostNet
+root = Path(sys.argv[1])
+host = HostNet(root, root / "host-ns" / "host", root / "host-ns" / "outside")
+network = host.network(plugin_folders=("/usr/lib/cni", str(root / "plugins")), plugin_deadline=float(sys.argv[2]))
+asyncio.run(network.attach("pod-1", namespace="default", name="web", ports=(PortMapping(8080, 80),)))
+print("attached", flush=True)
+asyncio.run(network.detach("pod-1"))
+"""
+
+
+async def killed_when(host: HostNet, marker: str, *, plugin_name: str, deadline: float = 10.0) -> None:
+    """Run an attach and a detach in a process of its own and kill -9 it once the plugin has noted `marker`."""
+    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'src'}"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, str(host.root), str(deadline), env=environment
+    )
+    async with asyncio.timeout(20):
+        while marker not in calls(host, plugin_name):
+            await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_attach_whose_process_was_killed_is_completed_or_undone(host: HostNet, known: bool) -> None:
+    """The plugin outlives its parent: nothing is undone before it has ended."""
+    plugin(host, "slow", add=f"sleep 0.7; echo done >>{host.root}/ended; {PASS_ON}")
+    network = with_plugins(host, "slow")
+    await killed_when(host, "ADD", plugin_name="slow")
+    assert network.attachments() == {}
+    if known:
+        assert await network.clean({"pod-1"}) == []
+        await network.attach("pod-1", **WHO, ports=(PortMapping(8080, 80),))
+        await network.check("pod-1")
+        assert len(host.addresses()) == 1
+        await network.detach("pod-1")
+    else:
+        assert await network.clean(set()) == ["pod-1"]
+    assert (host.root / "ended").exists()
+    assert host.leftovers() == []
+
+
+async def test_a_plugin_that_hangs_on_after_its_parent_was_killed_is_killed_too(host: HostNet) -> None:
+    plugin(host, "stuck", add=f"echo $$ >{host.root}/pid; exec sleep 60")
+    network = with_plugins(host, "stuck", plugin_deadline=1.0)
+    await killed_when(host, "ADD", plugin_name="stuck")
+    assert await network.clean(set()) == ["pod-1"]
+    assert proc.start_time(int((host.root / "pid").read_text())) is None
+    assert host.leftovers() == []
+
+
+async def test_a_detach_whose_process_was_killed_is_finished_by_clean(host: HostNet) -> None:
+    plugin(host, "last", add=PASS_ON, delete="sleep 0.5")
+    network = with_plugins(host, "last")
+    await killed_when(host, "DEL", plugin_name="last")
+    assert network.attachments() == {}
+    assert await network.clean(set()) == ["pod-1"]
+    assert host.leftovers() == []
+
+
+async def test_rules_of_a_chain_that_was_interrupted_after_the_firewall_plugin_are_removed(host: HostNet) -> None:
+    plugin(host, "slow", add="exec sleep 60")
+    network = with_plugins(host, "firewall", "slow", plugin_deadline=1.0)
+    await killed_when(host, "ADD", plugin_name="slow")
+    assert "CNI-FORWARD" in host.rules()
+    await network.clean(set())
+    assert host.leftovers() == []
+
+
+async def test_after_a_reboot_a_known_pod_is_attached_anew_and_an_unknown_one_forgotten(host: HostNet) -> None:
+    network = host.network()
+    attachment = await network.attach("pod-1", **WHO)
+    await network.attach("pod-2", **WHO)
+    for namespace in list(attachment.netns.parent.iterdir()):
+        netns.remove(namespace)
+    inside(host.netns, "nft", "flush", "ruleset")
+    again = host.network()
+    assert await again.clean({"pod-1"}) == ["pod-2"]
+    await again.attach("pod-1", **WHO)
+    await again.check("pod-1")
+    await again.detach("pod-1")
+    assert host.leftovers() == []
+
+
+async def test_a_failing_del_keeps_the_pod_on_record_until_it_works(host: HostNet) -> None:
+    plugin(host, "moody", add=PASS_ON, delete=f"test -e {host.root}/calm || exit 1")
+    network = with_plugins(host, "moody")
+    await network.attach("pod-1", **WHO)
+    with pytest.raises(UnavailableError, match="moody failed in DEL"):
+        await network.detach("pod-1")
+    assert await network.clean(set()) == []
+    (host.root / "calm").touch()
+    assert await network.clean(set()) == ["pod-1"]
+    assert host.leftovers() == []
+
+
+async def test_from_version_1_1_on_plugins_are_told_which_attachments_are_valid(host: HostNet) -> None:
+    folder = host.root / "cni.d"
+    folder.mkdir()
+    content = {"cniVersion": "1.1.0", "name": "n", "plugins": [{"type": "modern"}]}
+    (folder / "1.conflist").write_text(json.dumps(content))
+    plugin(host, "modern", add="exit 1")
+    network = host.network(plugin_folders=(str(host.root / "plugins"),))
+    await network.status()
+    await network.clean(set())
+    assert calls(host, "modern") == ["STATUS", "GC"]
+    given = json.loads((host.root / "plugins" / "modern.stdin").read_text())
+    assert given["cni.dev/valid-attachments"] == []
