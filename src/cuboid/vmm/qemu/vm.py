@@ -15,7 +15,7 @@ from cuboid.lib.aio import TaskSet, within
 from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, UnsupportedError
 from cuboid.lib.log import get_log
 from cuboid.vmm.base import Disk, EndCause, Ended, State, VmStats
-from cuboid.vmm.qemu.console import Console
+from cuboid.vmm.qemu.console import KEPT_BYTES, PANIC_WORDS, Console, last_words
 from cuboid.vmm.qemu.jail import Jail
 from cuboid.vmm.qemu.qmp import Qmp
 from cuboid.vmm.settings import VmmSettings
@@ -23,8 +23,6 @@ from cuboid.vmm.settings import VmmSettings
 log = get_log(__name__)
 
 FLUSH_SECONDS = 0.25  # between the guest's end and SIGKILL: QEMU writes out what it holds for the disks
-DETAIL_BYTES = 2048
-PANIC_WORDS = "Kernel panic - not syncing"
 _STATES = {"prelaunch": State.CREATED, "running": State.RUNNING, "paused": State.PAUSED}
 
 
@@ -83,12 +81,13 @@ class QemuVm:
         """Watch the process and connect to it; find out what state it is in. Raises if it does not answer."""
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
         self._watching = True
+        self._console.watch()
         await self._qmp.connect(self._settings.create_seconds)
         status = (await self._qmp.execute("query-status"))["status"]
         if status in _STATES:
             self._state = _STATES[status]
         else:  # it ended while nobody was connected: the event is gone, the console is not
-            panicked = status == "guest-panicked" or PANIC_WORDS in self._console.tail(self._settings.console_kib << 10)
+            panicked = status == "guest-panicked" or PANIC_WORDS in self._console.tail(KEPT_BYTES)
             self._guest_ended(EndCause.PANIC if panicked else EndCause.POWEROFF)
 
     # -- commands
@@ -182,7 +181,7 @@ class QemuVm:
         if self._cause == EndCause.KILLED:
             return Ended(EndCause.KILLED)
         if self._cause is not None:
-            return Ended(self._cause, self._console.tail(DETAIL_BYTES))
+            return Ended(self._cause, last_words(self._console.tail(KEPT_BYTES)))
         if self._jail.group.stats().oom_kills:
             return Ended(EndCause.HOST_OOM, "the host ended the VMM: it reached its memory limit")
         return Ended(EndCause.VMM_DIED, self._console.vmm_log() or "the VMM ended without a word")
