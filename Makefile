@@ -1,13 +1,16 @@
 # Two commands: `make run` shows Cuboid at work, `make test` proves it. The rest are their parts.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev check test unit fuzz bench fmt docs clean agent
+.PHONY: help run stop setup setup-dev check test unit fuzz bench fmt docs clean agent
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: setup ## install, start the platform, run nginx in a microVM, fetch its page
-	@$(PY) tools/demo.py
+	@$(PY) -m tools.demo
+
+stop: ## end the demo, its registry and the platform
+	@$(PY) -m tools.demo --stop
 
 setup: ## install what running needs
 	@tools/setup.sh

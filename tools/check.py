@@ -19,7 +19,7 @@ CHECKS: list[tuple[str, Path, list[str | Path]]] = [
     ("mypy --strict", ROOT, [VENV / "mypy"]),
     ("import-linter", ROOT, [VENV / "lint-imports", "--no-cache"]),
     ("generated files", ROOT, [VENV / "python", "tools/gen.py", "--check"]),
-    ("documentation", ROOT, [VENV / "python", "tools/docs.py", "--check"]),
+    ("documentation", ROOT, [VENV / "python", "-m", "tools.docs", "--check"]),
     ("cargo fmt", ROOT / "guest/agent", ["cargo", "fmt", "--check"]),
     ("cargo clippy", ROOT / "guest/agent", ["cargo", "clippy", "--quiet", "--locked", "--", *CLIPPY]),
 ]
