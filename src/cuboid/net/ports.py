@@ -22,7 +22,7 @@ from cuboid.lib.errors import ConflictError, InvalidError
 from cuboid.lib.paths import write_atomic
 from cuboid.net.base import PortMapping
 
-CLAIMS = Path("/run/lock/cuboid/ports")  # empty after a reboot, like the rules it stands for
+CLAIMS = Path("/run/cuboid-ports")  # empty after a reboot, like the rules; not /run/lock: anybody writes there
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _FILE = re.compile(r"(tcp|udp|sctp)-(\d{1,5})-([0-9a-f.:]+|any)")
 _WILDCARDS = ("", "0.0.0.0", "::")
@@ -135,7 +135,7 @@ class PortClaims:
         found = []
         for path in self._folder.iterdir():
             claim = _read_claim(path)
-            if claim is not None and Path(claim.record).exists():
+            if claim is not None and claim.record and Path(claim.record).exists():
                 found.append(claim)
             elif claim is not None:
                 path.unlink(missing_ok=True)

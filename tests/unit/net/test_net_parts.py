@@ -1,0 +1,172 @@
+"""DNS, ports, rule sets, records: the parts of the network that need no namespace."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuboid.lib.errors import ConflictError, InvalidError
+from cuboid.net import dns, guard, ports, wire
+from cuboid.net.base import Attachment, PortMapping, Route
+from cuboid.net.cni.result import Dns
+from cuboid.net.records import Phase, Record, Records
+from cuboid.net.settings import NetSettings
+
+
+def host_dns(tmp_path: Path, main: str, resolved: str = "", explicit: tuple[str, ...] = ()) -> Dns:
+    (tmp_path / "main").write_text(main)
+    (tmp_path / "resolved").write_text(resolved)
+    return dns.host_dns(explicit, main=tmp_path / "main", resolved=tmp_path / "resolved")
+
+
+def test_the_hosts_resolvers_are_the_pods(tmp_path: Path) -> None:
+    text = (
+        "# x\nnameserver 10.0.0.1 ; first\nsearch a.example b.example\noptions ndots:2 trust-ad\nnameserver fd00::1\n"
+    )
+    assert host_dns(tmp_path, text) == Dns(("10.0.0.1", "fd00::1"), ("a.example", "b.example"), ("ndots:2",))
+
+
+def test_behind_a_loopback_resolver_its_upstreams_are_used(tmp_path: Path) -> None:
+    found = host_dns(tmp_path, "nameserver 127.0.0.53\nsearch lan\n", "nameserver 192.0.2.1\nnameserver fe80::1%eth0\n")
+    assert found == Dns(("192.0.2.1",), ("lan",), ())
+
+
+def test_explicit_nameservers_win_and_must_be_addresses(tmp_path: Path) -> None:
+    assert host_dns(tmp_path, "nameserver 10.0.0.1\n", explicit=("192.0.2.9",)).nameservers == ("192.0.2.9",)
+    with pytest.raises(InvalidError, match=r"dns\.example"):
+        host_dns(tmp_path, "", explicit=("dns.example",))
+
+
+def test_at_most_three_nameservers_and_no_file_are_fine(tmp_path: Path) -> None:
+    text = "".join(f"nameserver 10.0.0.{n}\n" for n in range(1, 9))
+    assert len(host_dns(tmp_path, text).nameservers) == 3
+    assert dns.host_dns((), main=tmp_path / "absent", resolved=tmp_path / "absent") == Dns()
+
+
+def test_the_networks_own_resolvers_replace_the_hosts() -> None:
+    host = Dns(("10.0.0.1",), ("lan",), ("ndots:2",))
+    assert dns.merged(Dns(("10.9.0.53",), ("cluster",)), host) == Dns(("10.9.0.53",), ("cluster",), ())
+    assert dns.merged(Dns(), host) == host
+
+
+@given(st.text(max_size=300))
+def test_any_resolv_conf_is_read(text: str) -> None:
+    assert all(c.isprintable() for word in dns.parse_resolv_conf(text).nameservers for c in word)
+
+
+A, B = PortMapping(80, 8080), PortMapping(80, 1, "tcp", "127.0.0.1")
+
+
+def test_ports_overlap_by_protocol_number_and_address() -> None:
+    assert ports.overlap(A, B)
+    assert ports.overlap(B, PortMapping(80, 2, "tcp", "::"))
+    assert not ports.overlap(B, PortMapping(80, 2, "tcp", "127.0.0.2"))
+    assert not ports.overlap(A, PortMapping(80, 2, "udp"))
+    assert not ports.overlap(A, PortMapping(81, 2))
+
+
+def test_only_a_chosen_address_reaches_the_portmap_plugin() -> None:
+    assert [sorted(mapping) for mapping in ports.mappings((A, B))] == [
+        ["containerPort", "hostPort", "protocol"],
+        ["containerPort", "hostIP", "hostPort", "protocol"],
+    ]
+
+
+def claim(claims: ports.PortClaims, tmp_path: Path, uid: str, *wanted: PortMapping) -> None:
+    record = tmp_path / f"{uid}.json"
+    record.touch()
+    claims.claim(wanted, pod_uid=uid, pod=f"default/{uid}", record=record)
+
+
+def test_claims_are_all_or_none_and_name_who_has_one(tmp_path: Path) -> None:
+    claims = ports.PortClaims(tmp_path / "claims")
+    claim(claims, tmp_path, "one", A)
+    claim(claims, tmp_path, "one", A)
+    with pytest.raises(ConflictError, match="default/one"):
+        claim(claims, tmp_path, "two", PortMapping(443, 443), B)
+    assert [(c.pod_uid, c.port.host_port) for c in claims.claims()] == [("one", 80)]
+    claims.release("one")
+    claim(claims, tmp_path, "two", PortMapping(443, 443), B)
+    assert {c.port.host_ip for c in claims.claims()} == {"", "127.0.0.1"}
+
+
+def test_a_claim_whose_pod_is_gone_or_that_is_damaged_is_void(tmp_path: Path) -> None:
+    claims = ports.PortClaims(tmp_path / "claims")
+    claim(claims, tmp_path, "one", A)
+    (tmp_path / "one.json").unlink()
+    (tmp_path / "claims" / "udp-53-any").write_text("{")
+    claim(claims, tmp_path, "two", A, PortMapping(53, 53, "udp"))
+    assert {c.pod_uid for c in claims.claims()} == {"two"}
+
+
+def test_a_listening_process_is_found_and_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = PortMapping(server.getsockname()[1], 80)
+        with pytest.raises(ConflictError, match=r"taken by .+ \(pid \d+\)"):
+            ports.require_free((port,))
+    ports.require_free((port,))
+
+
+def test_an_address_that_the_host_has_not_is_refused() -> None:
+    with pytest.raises(InvalidError, match=r"192\.0\.2\.1"):
+        ports.require_free((PortMapping(8080, 80, "tcp", "192.0.2.1"),))
+
+
+def test_the_taps_rules_name_only_the_pods_own_addresses() -> None:
+    text = wire.ruleset("02:00:00:00:00:01", ["10.77.0.2/16"])
+    assert text.count("policy drop") == 2
+    assert "ip saddr { 10.77.0.2 }" in text
+    assert "ip6" not in text
+    both = wire.ruleset("02:00:00:00:00:01", ["10.77.0.2/16", "fd77::2/64"])
+    assert both.index("nd-router-advert") < both.index("ip6 saddr { fd77::2, fe80::/10 }")
+
+
+def test_the_guard_opens_the_settings_ports_and_the_resolver_only() -> None:
+    text = guard.ruleset(NetSettings(host_ports=("tcp/6443",)), ["10.0.0.53", "fd00::53"])
+    accepted = [line.strip() for line in text.splitlines() if "dport" in line]
+    assert accepted == [
+        "tcp dport 6443 accept",
+        "ip daddr 10.0.0.53 udp dport 53 accept",
+        "ip daddr 10.0.0.53 tcp dport 53 accept",
+        "ip6 daddr fd00::53 udp dport 53 accept",
+        "ip6 daddr fd00::53 tcp dport 53 accept",
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        NetSettings(bridge='x"; flush ruleset'),
+        NetSettings(bridge="sixteen-letters-"),
+        NetSettings(host_ports=("6443",)),
+        NetSettings(host_ports=("tcp/0",)),
+        NetSettings(host_ports=("tcp/1 accept; x",)),
+        NetSettings(blocked=("169.254.0.0/16; x",)),
+    ],
+)
+def test_a_setting_that_is_no_rule_is_refused(settings: NetSettings) -> None:
+    with pytest.raises(InvalidError):
+        guard.ruleset(settings, [])
+
+
+def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    attachment = Attachment("u", Path("/n"), "tap0", "02:00:00:00:00:01", 1500, ("10.0.0.2/16",), (Route("0.0.0.0/0"),))
+    record = Record("u", "default", "web", Phase.ATTACHED, {"name": "n"}, (A, B), 7, {"x": 1}, attachment)
+    records.put(record)
+    assert records.get("u") == record
+    assert records.all() == [record]
+    records.drop("u")
+    records.drop("u")
+    assert records.all() == []
+
+
+def test_a_damaged_record_is_set_aside(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    (tmp_path / "u.json").write_text('{"uid": "u"}')
+    assert records.get("u") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["u.broken"]
