@@ -1,0 +1,67 @@
+"""The timeline of one start of a pod: which step took how long. Offsets are monotonic, from the start's beginning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cuboid.lib.clock import Clock, rfc3339_micro
+
+NOTES_LIMIT = 10
+
+
+class Timeline:
+    """Phases may overlap. A phase begun twice (a retry) is one phase from its first begin to its last end."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """A new start (a new VM of the same pod) begins."""
+        self._wall = self._clock.now()
+        self._zero = self._clock.monotonic()
+        self._spans: dict[str, tuple[float, float]] = {}
+        self.notes: list[str] = []
+
+    def _offset(self) -> float:
+        return self._clock.monotonic() - self._zero
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begin = self._offset()
+        try:
+            yield
+        finally:
+            self.span(name, begin, self._offset())
+
+    def span(self, name: str, begin: float, end: float) -> None:
+        first = self._spans[name][0] if name in self._spans else begin
+        self._spans[name] = (first, end)
+
+    def since(self, name: str, after: str) -> None:
+        """A phase from the end of another one until now."""
+        if name not in self._spans and after in self._spans:
+            self.span(name, self._spans[after][1], self._offset())
+
+    def note(self, text: str) -> None:
+        if len(self.notes) < NOTES_LIMIT:
+            self.notes.append(text)
+
+    def receipt(self, driver: str, accel: str, *, start: str = "cold") -> str:
+        """The JSON of annotation `cuboid.dev/receipt`."""
+        spans = sorted(self._spans.items(), key=lambda item: item[1][0])
+        total = max((end for _, (_, end) in spans), default=0.0)
+        return json.dumps(
+            {
+                "version": 1, "startedAt": rfc3339_micro(self._wall), "totalSeconds": round(total, 6),
+                "driver": driver, "accel": accel, "start": start,
+                "phases": [
+                    {"name": name, "offsetSeconds": round(begin, 6), "seconds": round(end - begin, 6)}
+                    for name, (begin, end) in spans
+                ],
+                "notes": self.notes,
+            },
+            separators=(",", ":"),
+        )  # fmt: skip

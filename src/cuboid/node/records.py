@@ -1,0 +1,75 @@
+"""One durable record per pod: `<state>/pods/<uid>/record.json`, written before acting."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cuboid.lib.errors import InvalidError
+from cuboid.lib.log import get_log
+from cuboid.lib.paths import sync_folder, write_atomic
+from cuboid.node.sandbox.state import Sandbox
+
+log = get_log(__name__)
+VERSION = 1
+_UID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}")
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    sandbox: Sandbox
+    pod: dict[str, Any]  # as last seen in the API
+    handle: dict[str, Any] | None = None  # of the VM, for `Driver.recover`
+    boot_id: str = ""  # of the host, when this was written
+    version: int = VERSION
+
+
+class Records:
+    def __init__(self, state: Path) -> None:
+        self._root = state / "pods"
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def folder(self, uid: str) -> Path:
+        """InvalidError for what cannot be a uid: it becomes a path."""
+        if not _UID.fullmatch(uid):
+            raise InvalidError(f"{uid[:80]!r} is not the uid of a pod")
+        return self._root / uid
+
+    def save(self, uid: str, record: Record) -> None:
+        """On disk when this returns."""
+        folder = self.folder(uid)
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700)
+            sync_folder(self._root)
+        write_atomic(folder / "record.json", msgspec.json.encode(record))
+
+    def load(self) -> dict[str, Record]:
+        """All records. One that cannot be read is logged and left out: what it may own is then cleaned as an orphan."""
+        found = {}
+        for folder in sorted(self._root.iterdir()):
+            record = self._read(folder)
+            if record is not None:
+                found[folder.name] = record
+            elif not (folder / "record.json").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # made, but nothing was begun
+        return found
+
+    def _read(self, folder: Path) -> Record | None:
+        try:
+            record = msgspec.json.decode((folder / "record.json").read_bytes(), type=Record)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            log.error("record is unreadable, the pod is given up", folder=str(folder), error=str(error))
+            (folder / "record.json").rename(folder / "record.broken")
+            return None
+        return record
+
+    def remove(self, uid: str) -> None:
+        """The record first, then the pod's folder with its logs."""
+        folder = self.folder(uid)
+        (folder / "record.json").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
