@@ -9,8 +9,6 @@ mod mux;
 mod port;
 mod streams;
 
-use std::future::Future;
-
 use tokio::sync::Notify;
 
 pub use events::EventLog;
@@ -19,18 +17,13 @@ pub use port::VirtioPort;
 pub use streams::{Gone, Incoming, StreamHandle, WINDOW};
 
 /// Wait until `check` gives a value, looking again whenever `changed` is notified.
-fn wait_until<T>(
-    changed: &Notify,
-    mut check: impl FnMut() -> Option<T>,
-) -> impl Future<Output = T> {
-    async move {
-        loop {
-            // Made before the look, so that a change between the look and the wait is not missed.
-            let notified = changed.notified();
-            if let Some(value) = check() {
-                return value;
-            }
-            notified.await;
+async fn wait_until<T>(changed: &Notify, mut check: impl FnMut() -> Option<T>) -> T {
+    loop {
+        // Made before the look, so that a change between the look and the wait is not missed.
+        let notified = changed.notified();
+        if let Some(value) = check() {
+            return value;
         }
+        notified.await;
     }
 }

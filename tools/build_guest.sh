@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Builds the guest agent (static) and its initramfs into build/guest. Quick when nothing changed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+log=build/guest/build.log
+mkdir -p build/guest
+command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
+shown=""
+[ -t 2 ] || shown=-q
+if [ ! -x build/guest/cuboid-agent ]; then echo "build_guest: compiling the agent (a few minutes the first time)" >&2; fi
+(cd guest/agent && cargo build --release --locked $shown) || { echo "build_guest: cargo could not build the agent" >&2; exit 1; }
+built=build/cargo/x86_64-unknown-linux-gnu/release/cuboid-agent
+cmp -s "$built" build/guest/cuboid-agent || install -m 755 "$built" build/guest/cuboid-agent
+
+kernel=$(compgen -G 'build/kernel/vmlinuz-*' | sort | head -n 1) || { echo "build_guest: no guest kernel in build/kernel; tools/setup.sh fetches it" >&2; exit 1; }
+for kind in "" -small; do
+  .venv/bin/python -m cuboid.guest.initramfs --kernel "$kernel" --modules build/kernel/modules \
+    --agent build/guest/cuboid-agent ${kind:+--small} -o "build/guest/initramfs$kind" 2>"$log" || { cat "$log" >&2; exit 1; }
+done
