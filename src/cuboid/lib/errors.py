@@ -5,6 +5,10 @@ An error's text is one sentence for the person who can act on it; `hint` is what
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class CuboidError(Exception):
     """Base of all errors that Cuboid raises on purpose.
@@ -13,6 +17,8 @@ class CuboidError(Exception):
     """
 
     reason = "InternalError"
+    details: Mapping[str, Any] = MappingProxyType({})
+    """More for programs, JSON-able: `details` of a Kubernetes Status."""
 
     def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
         super().__init__(message)

@@ -1,0 +1,277 @@
+"""An asynchronous client of the Kubernetes API: ours or a real one.
+
+Works on plain JSON objects. Errors are those of `cuboid.lib.errors`, made from the server's Status; every call has a
+deadline. A resource is named by its collection: `PODS`, or `Resource("apps", "v1", "deployments")`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from cuboid.kube.status import from_status
+from cuboid.lib.aio import deadline
+from cuboid.lib.errors import CuboidError, GoneError, UnavailableError
+
+Object = dict[str, Any]
+SECONDS = 30.0
+"""Deadline of a call that names none."""
+MAX_LINE = 8 * 1024 * 1024
+"""Longest event of a watch, bytes."""
+_WATCH_SECONDS = 300
+_IDLE_SECONDS = 330.0  # more than a watch lives: then the connection is dead
+STRATEGIC = "application/strategic-merge-patch+json"
+MERGE = "application/merge-patch+json"
+JSON = "application/json-patch+json"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A collection of the API; `cluster` for what is in no namespace."""
+
+    group: str
+    version: str
+    plural: str
+    cluster: bool = False
+
+    def path(self, namespace: str = "", name: str = "", sub: str = "") -> str:
+        """`namespace` "" is the collection over all namespaces."""
+        parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
+        if namespace and not self.cluster:
+            parts += ["namespaces", namespace]
+        return "/" + "/".join(part for part in (*parts, self.plural, name, sub) if part)
+
+
+PODS = Resource("", "v1", "pods")
+NODES = Resource("", "v1", "nodes", cluster=True)
+NAMESPACES = Resource("", "v1", "namespaces", cluster=True)
+SECRETS = Resource("", "v1", "secrets")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
+EVENTS = Resource("", "v1", "events")
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
+
+
+@dataclass(frozen=True)
+class Listed:
+    items: list[Object]
+    resource_version: str
+    token: str = ""
+
+
+class KubeClient:
+    """Use as an asynchronous context manager. Connections are kept and shared; safe for many tasks."""
+
+    def __init__(
+        self, base_url: str, token: str = "", ca_file: Path | None = None, *, context: ssl.SSLContext | None = None
+    ) -> None:
+        if context is None:
+            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        headers = {"Accept": "application/json", "User-Agent": "cuboid"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            headers=headers,
+            verify=context,
+            trust_env=False,
+            timeout=httpx.Timeout(SECONDS, read=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=60),
+        )
+
+    async def __aenter__(self) -> KubeClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    # --- verbs -------------------------------------------------------------------------------------------------------
+
+    async def get(
+        self, resource: Resource, name: str, namespace: str = "", *, sub: str = "", seconds: float = SECONDS
+    ) -> Object:
+        return await self.request("GET", resource.path(namespace, name, sub), seconds=seconds)
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        limit: int = 0,
+        token: str = "",
+        seconds: float = SECONDS,
+    ) -> Listed:
+        """One page with `limit`, everything without. The items have their kind and apiVersion."""
+        query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(limit or ""), "continue": token}
+        answer = await self.request("GET", resource.path(namespace), query=query, seconds=seconds)
+        kind = str(answer.get("kind", "")).removesuffix("List")
+        type_ = {"kind": kind, "apiVersion": answer.get("apiVersion", "")}
+        metadata = answer.get("metadata", {})
+        items = [{**type_, **item} for item in answer.get("items") or []]
+        return Listed(items, metadata.get("resourceVersion", ""), metadata.get("continue", ""))
+
+    async def create(
+        self,
+        resource: Resource,
+        body: Object,
+        namespace: str = "",
+        *,
+        name: str = "",
+        sub: str = "",
+        seconds: float = SECONDS,
+    ) -> Object:
+        """With `name` and `sub`: create a sub-resource (`binding`, `eviction`)."""
+        return await self.request("POST", resource.path(namespace, name, sub), body=body, seconds=seconds)
+
+    async def update(self, resource: Resource, body: Object, *, sub: str = "", seconds: float = SECONDS) -> Object:
+        """Replace it; ConflictError when it is not at the resourceVersion that `body` has."""
+        metadata = body["metadata"]
+        path = resource.path(metadata.get("namespace", ""), metadata["name"], sub)
+        return await self.request("PUT", path, body=body, seconds=seconds)
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        body: Any,
+        namespace: str = "",
+        *,
+        form: str = STRATEGIC,
+        sub: str = "",
+        seconds: float = SECONDS,
+    ) -> Object:
+        """`form` is STRATEGIC, MERGE or JSON."""
+        path = resource.path(namespace, name, sub)
+        return await self.request("PATCH", path, body=body, media=form, seconds=seconds)
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        grace: int | None = None,
+        uid: str = "",
+        seconds: float = SECONDS,
+    ) -> Object:
+        """`grace` in seconds, 0 at once. With `uid`, ConflictError when the name belongs to another object by now."""
+        options: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        return await self.request("DELETE", resource.path(namespace, name), body=options, seconds=seconds)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        media: str = "application/json",
+        seconds: float = SECONDS,
+    ) -> Object:
+        """Any call that answers with one JSON object."""
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {"Content-Type": media} if content is not None else {}
+        params = {key: value for key, value in (query or {}).items() if value}
+        try:
+            async with deadline(seconds, f"{method} {path}"):
+                answer = await self._http.request(method, path, content=content, headers=headers, params=params)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        return _decoded(answer.status_code, answer.content)
+
+    # --- watch -------------------------------------------------------------------------------------------------------
+
+    async def watch(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        since: str,
+        labels: str = "",
+        fields: str = "",
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """(type, object) from the version `since` on, bookmarks too, until the server ends the watch.
+
+        One watch of the server, which ends after some minutes: see `cuboid.kube.informer` for one that goes on.
+        GoneError when `since` is too old, UnavailableError when the connection breaks.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(_WATCH_SECONDS),
+            "resourceVersion": since,
+            "labelSelector": labels,
+            "fieldSelector": fields,
+        }
+        params = {key: value for key, value in query.items() if value}
+        timeout = httpx.Timeout(SECONDS, read=_IDLE_SECONDS)
+        try:
+            async with self._http.stream("GET", resource.path(namespace), params=params, timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    _decoded(answer.status_code, await answer.aread())
+                async for line in _lines(answer.aiter_raw()):
+                    yield _event(line)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> UnavailableError:
+        text = str(error) or type(error).__name__
+        return UnavailableError(f"the API server {self._http.base_url} does not answer: {text}", hint="is it running?")
+
+
+def _decoded(code: int, content: bytes) -> Object:
+    try:
+        body = msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        body = {"message": content[:500].decode("utf-8", "replace")}
+    if not isinstance(body, dict):
+        raise UnavailableError("the API server answered something that is no object")
+    if code >= 400:
+        raise from_status(code, body)
+    return body
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    buffer = bytearray()
+    async for chunk in chunks:
+        buffer += chunk
+        if b"\n" not in chunk:
+            if len(buffer) > MAX_LINE:
+                raise UnavailableError(f"an event of a watch is longer than {MAX_LINE} bytes")
+            continue
+        *complete, rest = bytes(buffer).split(b"\n")
+        buffer = bytearray(rest)
+        for line in complete:
+            if line.strip():
+                yield line
+
+
+def _event(line: bytes) -> tuple[str, Object]:
+    try:
+        event = msgspec.json.decode(line)
+        kind, document = event["type"], event["object"]
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise UnavailableError("the API server sent an event that can not be read") from error
+    if kind == "ERROR":
+        error_ = from_status(int(document.get("code", 500)), document)
+        raise error_ if isinstance(error_, GoneError) else _ended(error_)
+    return str(kind), document
+
+
+def _ended(error: CuboidError) -> UnavailableError:
+    return UnavailableError(f"the watch was ended by the server: {error.message}")

@@ -1,0 +1,67 @@
+"""The Pod strategy: defaults, status at birth, graceful deletion, selectable fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cuboid.kube.fields import Fields
+from cuboid.kube.pod_defaults import default_pod
+from cuboid.kube.qos import qos_class
+from cuboid.kube.strategy import Object, Strategy
+from cuboid.kube.validate_pod import validate_pod_change, validate_pod_spec
+
+DEFAULT_GRACE = 30
+
+
+class PodStrategy(Strategy):
+    has_status = True
+    has_generation = True
+
+    def prepare_create(self, new: Object, now: str) -> None:
+        new["status"] = {"phase": "Pending", "qosClass": qos_class(new.get("spec", {}))}
+        self.default(new)
+
+    def default(self, new: Object) -> None:
+        default_pod(new)
+
+    def validate_body(self, new: Object, fields: Fields) -> None:
+        validate_pod_spec(new.get("spec", {}), fields)
+
+    def validate_change(self, new: Object, old: Object, fields: Fields) -> None:
+        validate_pod_change(new, old, fields)
+
+    def prepare_status(self, new: Object, old: Object) -> None:
+        super().prepare_status(new, old)
+        status, before = new.setdefault("status", {}), old.get("status", {})
+        if "qosClass" in before:
+            status["qosClass"] = before["qosClass"]
+
+    def validate_update(self, new: Object, old: Object, fields: Fields) -> None:
+        """A spec that did not change was validated when it came."""
+        if new.get("spec") == old.get("spec"):
+            self.validate_status(new, old, fields)
+        else:
+            super().validate_update(new, old, fields)
+
+    def grace_seconds(self, old: Object, asked: int | None) -> int | None:
+        spec, status = old.get("spec", {}), old.get("status", {})
+        grace: int = spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE) if asked is None else asked
+        if not spec.get("nodeName") or status.get("phase") in ("Succeeded", "Failed"):
+            return 0
+        return 1 if grace < 0 else grace
+
+    def selectable(self, document: Mapping[str, Any]) -> dict[str, str]:
+        spec, status = document.get("spec", {}), document.get("status", {})
+        ips = status.get("podIPs") or [{"ip": status.get("podIP", "")}]
+        return {
+            **super().selectable(document),
+            "spec.nodeName": spec.get("nodeName", ""),
+            "spec.restartPolicy": spec.get("restartPolicy", ""),
+            "spec.schedulerName": spec.get("schedulerName", ""),
+            "spec.serviceAccountName": spec.get("serviceAccountName", ""),
+            "spec.hostNetwork": str(spec.get("hostNetwork", False)).lower(),
+            "status.phase": status.get("phase", ""),
+            "status.podIP": ips[0].get("ip", ""),
+            "status.nominatedNodeName": status.get("nominatedNodeName", ""),
+        }

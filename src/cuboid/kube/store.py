@@ -1,0 +1,296 @@
+"""The durable store: objects by key in SQLite, one growing resourceVersion, and a history that watches resume from.
+
+One thread writes. It takes every transaction that waits, runs them one after the other inside one SQLite transaction
+and commits once: many writers share one fsync (group commit), and an acknowledged write is on disk. A transaction
+whose precondition fails takes nothing with it. The store knows bytes and keys, not what they mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuboid.lib.errors import CuboidError, ExhaustedError, UnavailableError
+from cuboid.lib.log import get_log
+
+log = get_log(__name__)
+
+MAX_BATCH = 256
+"""Transactions in one commit."""
+HISTORY = 20_000
+"""Events kept for watches that resume."""
+_SLACK = 1_000  # events beyond HISTORY before the old ones are deleted
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+  grp TEXT NOT NULL, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+  rv INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (grp, resource, namespace, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS history (
+  rv INTEGER PRIMARY KEY, type TEXT NOT NULL, grp TEXT NOT NULL, resource TEXT NOT NULL, namespace TEXT NOT NULL,
+  name TEXT NOT NULL, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Where an object is. `namespace` is "" for what belongs to none."""
+
+    group: str
+    resource: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One change. `value` None deletes. `last` is the state that watchers of a deletion are shown.
+
+    `expected` is the resourceVersion that the object must have now; 0: it must not exist.
+    """
+
+    key: Key
+    value: bytes | None
+    expected: int
+    last: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A committed change. `type` is ADDED, MODIFIED or DELETED."""
+
+    type: str
+    key: Key
+    rv: int
+    value: bytes
+
+
+class MismatchError(CuboidError):
+    """The object is not at the version that a transaction expected. `found` is its version, 0 if there is none."""
+
+    reason = "Conflict"
+
+    def __init__(self, key: Key, found: int) -> None:
+        super().__init__(f"{key.resource} {key.namespace}/{key.name} is at version {found}")
+        self.key = key
+        self.found = found
+
+
+@dataclass(slots=True)
+class _Transaction:
+    writes: tuple[Write, ...]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[list[Event]]
+
+
+Listener = Callable[[list[Event]], None]
+
+
+class Store:
+    """Opened once per process. `listener` sees every batch of events on the event loop, before the writers do."""
+
+    def __init__(self, path: Path, *, history: int = HISTORY) -> None:
+        self._path = path
+        self._history = history
+        self._queue: queue.SimpleQueue[_Transaction | None] = queue.SimpleQueue()
+        self._listener: Listener = lambda _: None
+        self._closed = False
+        self._db = self._open()
+        self.revision = self._meta("revision")
+        self._compacted = self._meta("compacted")
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+
+    @property
+    def compacted(self) -> int:
+        """Events up to this version are gone from the history."""
+        return self._compacted
+
+    def listen(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def objects(self) -> Iterator[tuple[Key, int, bytes]]:
+        """All that is stored. For start-up, before the first commit."""
+        with closing(self._connect()) as db:
+            for group, resource, namespace, name, rv, value in db.execute("SELECT * FROM objects"):
+                yield Key(group, resource, namespace, name), rv, value
+
+    def events(self) -> Iterator[Event]:
+        """The history, oldest first. For start-up, before the first commit."""
+        with closing(self._connect()) as db:
+            for rv, kind, group, resource, namespace, name, value in db.execute("SELECT * FROM history ORDER BY rv"):
+                yield Event(kind, Key(group, resource, namespace, name), rv, value)
+
+    async def commit(self, *writes: Write) -> list[Event]:
+        """All or none, durable when this returns. MismatchError, ExhaustedError (disk), UnavailableError (closed)."""
+        if self._closed:
+            raise UnavailableError("the store is closed")
+        loop = asyncio.get_running_loop()
+        transaction = _Transaction(writes, loop, loop.create_future())
+        self._queue.put(transaction)
+        return await asyncio.shield(transaction.done)
+
+    def close(self) -> None:
+        """Finish what is queued and close the file. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            self._thread.join(timeout=30)
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            db = self._connect()
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA cache_size=-8000")
+            db.execute("PRAGMA locking_mode=NORMAL")
+            db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise UnavailableError(
+                f"the store {self._path} can not be opened: {error}", hint="restore it from a backup or move it away"
+            ) from error
+        self._path.chmod(0o600)
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        if found not in (0, _FORMAT):
+            raise UnavailableError(f"the store {self._path} has format {found}, this version reads {_FORMAT}")
+        db.execute(f"PRAGMA user_version={_FORMAT}")
+        return db
+
+    def _meta(self, key: str) -> int:
+        row = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return int(row[0]) if row else 0
+
+    # --- the writer thread -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            try:
+                results = self._apply(batch)
+            except sqlite3.Error as error:
+                self._rolled_back(batch, error)
+            else:
+                _deliver(batch, results, self._listener)
+        self._db.close()
+
+    def _next_batch(self) -> list[_Transaction]:
+        first = self._queue.get()
+        batch: list[_Transaction] = []
+        item = first
+        while item is not None:
+            batch.append(item)
+            if len(batch) == MAX_BATCH:
+                return batch
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch
+        if batch:
+            self._queue.put(None)  # commit these, then meet the end again
+        return batch
+
+    def _apply(self, batch: list[_Transaction]) -> list[list[Event] | MismatchError]:
+        revision = self.revision
+        results: list[list[Event] | MismatchError] = []
+        self._db.execute("BEGIN IMMEDIATE")
+        for transaction in batch:
+            try:
+                events = self._one(transaction.writes, revision)
+            except MismatchError as error:
+                results.append(error)
+            else:
+                revision += len(events)
+                results.append(events)
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (revision,))
+        compacted = self._compact(revision)
+        self._db.execute("COMMIT")
+        self.revision, self._compacted = revision, compacted
+        return results
+
+    def _one(self, writes: tuple[Write, ...], revision: int) -> list[Event]:
+        found = [self._check(write) for write in writes]
+        events = []
+        for write, version in zip(writes, found, strict=True):
+            revision += 1
+            events.append(self._write(write, version, revision))
+        return events
+
+    def _check(self, write: Write) -> int:
+        key = write.key
+        row = self._db.execute(
+            "SELECT rv FROM objects WHERE grp=? AND resource=? AND namespace=? AND name=?",
+            (key.group, key.resource, key.namespace, key.name),
+        ).fetchone()
+        version = int(row[0]) if row else 0
+        if version != write.expected:
+            raise MismatchError(key, version)
+        return version
+
+    def _write(self, write: Write, version: int, rv: int) -> Event:
+        key = write.key
+        where = (key.group, key.resource, key.namespace, key.name)
+        if write.value is None:
+            self._db.execute("DELETE FROM objects WHERE grp=? AND resource=? AND namespace=? AND name=?", where)
+            event = Event("DELETED", key, rv, write.last)
+        else:
+            self._db.execute("INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?,?)", (*where, rv, write.value))
+            event = Event("MODIFIED" if version else "ADDED", key, rv, write.value)
+        self._db.execute("INSERT INTO history VALUES (?,?,?,?,?,?,?)", (rv, event.type, *where, event.value))
+        return event
+
+    def _compact(self, revision: int) -> int:
+        if revision - self._compacted <= self._history + _SLACK:
+            return self._compacted
+        limit = revision - self._history
+        self._db.execute("DELETE FROM history WHERE rv<=?", (limit,))
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (limit,))
+        return limit
+
+    def _rolled_back(self, batch: list[_Transaction], error: sqlite3.Error) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        log.error("a batch of writes failed", count=len(batch), error=str(error))
+        full = "full" in str(error)
+        for transaction in batch:
+            failure: CuboidError = (
+                ExhaustedError("the disk of the API's store is full", reason="InsufficientStorage")
+                if full
+                else UnavailableError(f"the API's store failed: {error}")
+            )
+            _call(transaction, _fail, transaction.done, failure)
+
+
+def _deliver(batch: list[_Transaction], results: list[list[Event] | MismatchError], listener: Listener) -> None:
+    """On the loop: events to the listener first, so that a writer reads its own write."""
+
+    def run() -> None:
+        listener([event for result in results if isinstance(result, list) for event in result])
+        for transaction, result in zip(batch, results, strict=True):
+            if isinstance(result, MismatchError):
+                _fail(transaction.done, result)
+            elif not transaction.done.done():
+                transaction.done.set_result(result)
+
+    _call(batch[0], run)
+
+
+def _call(transaction: _Transaction, function: Callable[..., None], *arguments: object) -> None:
+    try:
+        transaction.loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        log.warning("a write was committed after its caller's loop ended")
+
+
+def _fail(future: asyncio.Future[list[Event]], error: CuboidError) -> None:
+    if not future.done():
+        future.set_exception(error)

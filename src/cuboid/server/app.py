@@ -1,0 +1,57 @@
+"""The HTTP edge as one ASGI application: limits and identity around the routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from cuboid.server import discovery, metrics, openapi, proxy, resources, reviews
+from cuboid.server.context import Context
+from cuboid.server.limits import Edge
+from cuboid.server.tokens import Tokens
+
+Handler = Callable[[Request, Context], Awaitable[Response]]
+
+
+def make_app(context: Context, tokens: Tokens) -> Edge:
+    """The whole server for uvicorn or for a test client."""
+    return Edge(Router(_routes(context), redirect_slashes=False), context, tokens)
+
+
+def _routes(context: Context) -> list[BaseRoute]:
+    def route(path: str, handler: Handler, *methods: str) -> Route:
+        async def endpoint(request: Request) -> Response:
+            return await handler(request, context)
+
+        return Route(path, endpoint, methods=list(methods) or ["GET"])
+
+    async def stream(socket: WebSocket) -> None:
+        await proxy.stream(socket, context)
+
+    every = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    return [
+        *(route(path, _healthy) for path in ("/healthz", "/livez", "/readyz")),
+        *(route(path + "/{check:path}", _healthy) for path in ("/healthz", "/livez", "/readyz")),
+        route("/version", discovery.version),
+        route("/api", discovery.api),
+        route("/apis", discovery.apis),
+        route("/api/{version}", discovery.core_version),
+        route("/apis/{group}", discovery.group),
+        route("/apis/{group}/{version}", discovery.group_version),
+        route("/openapi/v2", openapi.v2),
+        route("/openapi/v3", openapi.index),
+        route("/openapi/v3/{path:path}", openapi.v3),
+        *(route(path, reviews.handle, "POST") for path in reviews.PATHS),
+        route("/apis/metrics.k8s.io/v1beta1/{path:path}", metrics.handle),
+        WebSocketRoute("/api/{path:path}", stream),
+        route("/api/{path:path}", resources.handle, *every),
+        route("/apis/{path:path}", resources.handle, *every),
+    ]
+
+
+async def _healthy(request: Request, context: Context) -> Response:
+    return PlainTextResponse("ok")

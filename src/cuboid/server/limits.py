@@ -1,0 +1,125 @@
+"""Around every request: who calls, how many at once, for how long, and what an error looks like."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from cuboid.kube import status
+from cuboid.lib.aio import deadline, within
+from cuboid.lib.errors import CuboidError, DeadlineError
+from cuboid.lib.log import get_log
+from cuboid.server.context import Context
+from cuboid.server.render import failure
+from cuboid.server.tokens import Tokens
+
+log = get_log(__name__)
+
+_OPEN = ("/healthz", "/livez", "/readyz", "/version")
+_STREAMING = ("/log", "/exec", "/attach", "/portforward")
+
+
+class Edge:
+    """ASGI middleware of the whole server."""
+
+    def __init__(self, app: ASGIApp, context: Context, tokens: Tokens) -> None:
+        self._app = app
+        self._context = context
+        self._tokens = tokens
+        self._requests = 0
+        self._streams = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    def _identify(self, scope: Scope) -> None:
+        """UnauthorizedError unless the path is open to all."""
+        headers = dict(scope["headers"])
+        if scope["path"].startswith(_OPEN):
+            return
+        scope["user"] = self._tokens.user(headers.get(b"authorization", b"").decode("latin-1"))
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._identify(scope)
+            if self._streams >= self._context.settings.max_streams:
+                raise status.busy(1)
+        except CuboidError as error:
+            code, body = status.to_status(error)
+            await WebSocket(scope, receive, send).send_denial_response(JSONResponse(body, code))
+            return
+        self._streams += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._streams -= 1
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self._app  # then the router raises instead of answering in plain text
+        answer = _Answer(send, self._context.settings.stall_seconds)
+        try:
+            self._identify(scope)
+            await self._limited(scope, receive, answer)
+        except _Stalled:
+            log.info("a client that took nothing was cut off", path=scope["path"])
+        except CuboidError as error:
+            await self._fail(failure(error), scope, receive, answer)
+        except HTTPException as error:
+            await self._fail(failure(status.from_status(error.status_code, {})), scope, receive, answer)
+        except Exception:
+            log.exception("a request failed", verb=scope["method"], path=scope["path"])
+            await self._fail(failure(CuboidError("an internal error, see the server's log")), scope, receive, answer)
+
+    async def _limited(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        settings = self._context.settings
+        if _is_stream(scope):
+            if self._streams >= settings.max_streams:
+                raise status.busy(1)
+            self._streams += 1
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                self._streams -= 1
+            return
+        if self._requests >= settings.max_requests:
+            raise status.busy(1)
+        self._requests += 1
+        try:
+            async with deadline(settings.request_seconds, "the request"):
+                await self._app(scope, receive, answer)
+        finally:
+            self._requests -= 1
+
+    async def _fail(self, response: Response, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        if not answer.started:
+            await response(scope, receive, answer)
+
+
+class _Stalled(Exception):
+    """The client takes no more bytes."""
+
+
+class _Answer:
+    """`send` with a deadline, which knows whether an answer has begun."""
+
+    def __init__(self, send: Send, seconds: float) -> None:
+        self._send = send
+        self._seconds = seconds
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        self.started = True
+        try:
+            await within(self._seconds, self._send(message), "sending")
+        except DeadlineError as error:
+            raise _Stalled from error
+
+
+def _is_stream(scope: Scope) -> bool:
+    query = scope["query_string"]
+    return b"watch=" in query or b"follow=" in query or scope["path"].endswith(_STREAMING)

@@ -1,0 +1,230 @@
+"""`python -m cuboid.server`: the API server's process.
+
+Everything that needs root (keys, port, folder) is done first; then the process takes an unprivileged user id, opens
+the store and serves. SIGTERM and SIGINT end it: watches are closed, requests finished, the store synced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+import cuboid
+from cuboid.kube import kinds, namespaces
+from cuboid.kube.cache import Cache
+from cuboid.kube.client import KubeClient
+from cuboid.kube.registry import Registry
+from cuboid.kube.store import Store
+from cuboid.lib.aio import TaskSet, deadline
+from cuboid.lib.errors import CuboidError, UnavailableError
+from cuboid.lib.log import get_log, set_up
+from cuboid.lib.paths import Paths, write_atomic
+from cuboid.lib.settings import load
+from cuboid.server import binder, tls
+from cuboid.server.app import make_app
+from cuboid.server.context import Context
+from cuboid.server.settings import ServerSettings
+from cuboid.server.tokens import Tokens, read_admin
+
+log = get_log(__name__)
+
+ADDRESS_FILE = "address"
+"""In the server's folder: `https://host:port`, written when the server answers."""
+STORE_FILE = "store.db"
+DRAIN_SECONDS = 5
+"""Time for open requests at the end."""
+_FILES = 8192  # descriptors wanted: one per client
+
+
+@dataclass
+class Prepared:
+    """What was made with the rights of the start."""
+
+    folder: Path
+    url: str
+    listener: socket.socket
+    config: uvicorn.Config
+    context: Context
+    tokens: Tokens
+    admin: str
+
+
+def folder_of(paths: Paths) -> Path:
+    """Where the server keeps keys, tokens and store."""
+    return paths.state / "server"
+
+
+def main() -> int:
+    set_up(os.environ.get("CUBOID_LOG_LEVEL", "info"))
+    try:
+        settings = load(ServerSettings, "server")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings, Paths.default()))
+    except CuboidError as error:
+        log.error("the API server can not run", reason=error.reason, error=str(error))
+        return 1
+    return 0
+
+
+async def run(settings: ServerSettings, paths: Paths) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    folder = folder_of(paths.make())
+    authority = tls.Authority(folder)
+    listener = _listen(settings.host, settings.port)
+    port = listener.getsockname()[1]
+    host = settings.advertise_host or _reachable(settings.host)
+    url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    pair = authority.server("server", _names(host))
+    client_pair = authority.client("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
+    tokens, admin = Tokens.open(folder), read_admin(folder)
+    context = tls.client_context(authority.ca_file, client_pair)
+    _raise_file_limit()
+    _hand_over(folder, settings.uid)
+    store = Store(folder / STORE_FILE, history=settings.history)
+    try:
+        cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in kinds.stored()})
+        registry = Registry(store, cache)
+        await namespaces.ensure_permanent(registry)
+        served = Context(registry, settings, context)
+        config = _config(served, tokens, pair)
+        config.load()
+        await _serve(Prepared(folder, url, listener, config, served, tokens, admin), authority.ca_file)
+    finally:
+        store.close()
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(
+            f"can not listen on {host} port {port}: {error.strerror}", hint="is another server running there?"
+        ) from error
+    listener.listen(1024)
+    return listener
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _names(host: str) -> list[str]:
+    return ["localhost", "127.0.0.1", "::1", socket.gethostname(), host, "kubernetes", "kubernetes.default.svc"]
+
+
+def _raise_file_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard) if hard > 0 else _FILES, hard))
+
+
+def _hand_over(folder: Path, uid: int) -> None:
+    """Give the store to the unprivileged user and become it. Keys and tokens stay with root: they are read."""
+    if os.geteuid() != 0 or uid == 0:
+        return
+    hidden = next((path for path in (folder, Path(os.__file__), Path(cuboid.__file__)) if not _open_to_all(path)), None)
+    if hidden is not None:
+        log.warning("staying root: an unprivileged user could not read this", path=hidden, uid=uid)
+        return
+    folder.chmod(0o1711)
+    os.chown(folder, uid, uid)
+    for path in folder.glob(f"{STORE_FILE}*"):
+        os.chown(path, uid, uid)
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def _open_to_all(path: Path) -> bool:
+    """Whether any user may go to this file or folder."""
+    resolved = path.resolve()
+    return all(parent.stat().st_mode & 0o001 for parent in resolved.parents) and (
+        resolved.is_dir() or bool(resolved.stat().st_mode & 0o004)
+    )
+
+
+def _config(context: Context, tokens: Tokens, pair: tls.Pair) -> uvicorn.Config:
+    return uvicorn.Config(
+        make_app(context, tokens),
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=4 * 1024 * 1024,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=1024,
+        h11_max_incomplete_event_size=64 * 1024,
+        timeout_keep_alive=120,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        ssl_certfile=pair.cert,
+        ssl_keyfile=pair.key,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling, which would end the process before the store is closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(prepared: Prepared, ca_file: Path) -> None:
+    server = _Server(prepared.config)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        prepared.context.stopping = True
+        prepared.context.registry.cache.wake()
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    async with TaskSet("server") as tasks:
+        serving = tasks.start(server.serve([prepared.listener]), name="http")
+        tasks.start(namespaces.keep(prepared.context.registry), name="namespaces")
+        await _started(server, serving)
+        write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)
+        notify("READY=1")
+        log.info("serving", url=prepared.url, objects=sum(len(c.objects) for c in prepared.context.registry.cache))
+        async with KubeClient(prepared.url, prepared.admin, ca_file) as client:
+            tasks.start(binder.run(client), name="binder")
+            await serving
+    log.info("ended")
+
+
+async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    async with deadline(30.0, "starting the HTTP server"):
+        while not server.started:
+            if serving.done():
+                raise UnavailableError("the HTTP server ended at its start")
+            await asyncio.sleep(0.01)
+
+
+def notify(state: str) -> None:
+    """Tell systemd (`Type=notify`), if it started us."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.sendall(state.encode())

@@ -1,0 +1,214 @@
+"""Logs and streams of pods, passed between the client and the node that runs the pod.
+
+The server looks the node up, calls its kubelet endpoint over mutual TLS and passes bytes on. A WebSocket is opened to
+the node with the sub-protocol that the client asked for; messages are pumped both ways, each side waiting for the
+other (one message in flight per direction), and the close code of one side is given to the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.typing import Subprotocol
+
+from cuboid.kube import status
+from cuboid.lib.errors import CuboidError, UnavailableError, UnsupportedError
+from cuboid.lib.log import get_log
+from cuboid.server import nodes
+from cuboid.server.context import Context
+from cuboid.server.paths import Target, parse
+
+log = get_log(__name__)
+
+CONNECT_SECONDS = 10.0
+"""Time for the node to answer."""
+MAX_MESSAGE = 4 * 1024 * 1024
+"""Largest WebSocket message passed on, bytes."""
+PROTOCOLS = {
+    "exec": ("v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"),
+    "portforward": ("SPDY/3.1+portforward.k8s.io", "v2.portforward.k8s.io", "portforward.k8s.io"),
+}
+PROTOCOLS["attach"] = PROTOCOLS["exec"]
+
+
+async def logs(request: Request, context: Context, target: Target) -> Response:
+    """Stream the node's answer through."""
+    pod = context.registry.entry(nodes.POD, target.namespace, target.name).object()
+    container = nodes.container_of(pod, request.query_params.get("container", ""))
+    if not pod["spec"].get("nodeName"):
+        return Response(b"", media_type="text/plain")
+    url = _url(context, pod, "containerLogs", container, request)
+    client = httpx.AsyncClient(verify=context.kubelet or True, timeout=httpx.Timeout(CONNECT_SECONDS, read=None))
+    try:
+        answer = await client.send(client.build_request("GET", url), stream=True)
+    except httpx.HTTPError as error:
+        await client.aclose()
+        raise _unreachable(pod, error) from error
+    if answer.status_code >= 400:
+        body = await _short(answer)
+        await client.aclose()
+        raise status.from_status(answer.status_code, body)
+    return StreamingResponse(_through(answer, client), media_type=answer.headers.get("content-type", "text/plain"))
+
+
+async def _through(answer: httpx.Response, client: httpx.AsyncClient) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    except httpx.HTTPError as error:
+        log.info("a log stream ended early", error=str(error))
+    finally:
+        await answer.aclose()
+        await client.aclose()
+
+
+async def _short(answer: httpx.Response) -> dict[str, Any]:
+    """A node's error, as much of it as a Status has."""
+    data = b""
+    async for chunk in answer.aiter_bytes():
+        data += chunk
+        if len(data) > 65_536:
+            break
+    try:
+        body = httpx.Response(200, content=data).json()
+    except ValueError:
+        return {"message": data.decode("utf-8", "replace")[:1000]}
+    return body if isinstance(body, dict) else {}
+
+
+def _unreachable(pod: dict[str, Any], error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f'the agent of node "{pod["spec"].get("nodeName", "")}" does not answer: {str(error) or type(error).__name__}',
+        hint="is the node agent running?",
+    )
+
+
+def _url(context: Context, pod: dict[str, Any], what: str, container: str, request: HTTPConnection) -> str:
+    endpoint = nodes.of_pod(context.registry, pod)
+    metadata = pod["metadata"]
+    parts = [what, metadata["namespace"], metadata["name"], *([container] if container else [])]
+    query = [(key, value) for key, value in request.query_params.multi_items() if key != "container"]
+    path = "/".join(quote(part, safe="") for part in parts)
+    return f"{endpoint.base}/{path}" + (f"?{urlencode(query)}" if query else "")
+
+
+async def refuse_upgrade(request: Request, context: Context, target: Target) -> Response:
+    """A plain request where a WebSocket is needed: SPDY from old clients, or no upgrade at all."""
+    context.registry.entry(nodes.POD, target.namespace, target.name)
+    old = "spdy" in request.headers.get("upgrade", "").lower()
+    what = "SPDY is not spoken here" if old else "Upgrade request required"
+    raise status.bad_request(f"{what}: {target.sub} needs a WebSocket; use kubectl 1.31 or newer")
+
+
+# --- WebSockets ------------------------------------------------------------------------------------------------------
+
+
+async def stream(socket: WebSocket, context: Context) -> None:
+    """exec, attach and portforward of a pod, from the client's handshake to the last byte."""
+    try:
+        target = parse(socket.url.path)
+        if target.sub not in PROTOCOLS:
+            raise status.method_not_allowed()
+        upstream = await _open(socket, context, target)
+    except CuboidError as error:
+        code, body = status.to_status(error)
+        await socket.send_denial_response(JSONResponse(body, code))
+        return
+    try:
+        await socket.accept(subprotocol=upstream.subprotocol)
+        await _pump(socket, upstream)
+    finally:
+        await upstream.close()
+
+
+async def _open(socket: WebSocket, context: Context, target: Target) -> ClientConnection:
+    pod = context.registry.entry(nodes.POD, target.namespace, target.name).object()
+    offered = [name for name in socket.scope.get("subprotocols", []) if name in PROTOCOLS[target.sub]]
+    if not offered:
+        raise status.bad_request(
+            f"none of the offered sub-protocols is known, {target.sub} speaks {', '.join(PROTOCOLS[target.sub])}"
+        )
+    container = "" if target.sub == "portforward" else nodes.container_of(pod, socket.query_params.get("container", ""))
+    what = "portForward" if target.sub == "portforward" else target.sub
+    url = _url(context, pod, what, container, socket).replace("https://", "wss://", 1)
+    try:
+        return await connect(
+            url,
+            ssl=context.kubelet,
+            subprotocols=[Subprotocol(name) for name in offered],
+            compression=None,
+            max_size=MAX_MESSAGE,
+            max_queue=4,
+            open_timeout=CONNECT_SECONDS,
+            proxy=None,
+            ping_interval=None,
+        )
+    except InvalidStatus as error:
+        raise _refused(error) from error
+    except (OSError, TimeoutError, WebSocketException) as error:
+        raise _unreachable(pod, error) from error
+
+
+def _refused(error: InvalidStatus) -> CuboidError:
+    response = error.response
+    try:
+        body = httpx.Response(200, content=bytes(response.body or b"")).json()
+    except ValueError:
+        body = {}
+    if response.status_code < 400:
+        return UnsupportedError(f"the node answered {response.status_code} instead of opening a stream")
+    return status.from_status(response.status_code, body if isinstance(body, dict) else {})
+
+
+async def _pump(socket: WebSocket, upstream: ClientConnection) -> None:
+    """Ends when either side closed; the other gets the same code."""
+    to_node = asyncio.Task(_to_node(socket, upstream), name="to-node")
+    to_client = asyncio.Task(_to_client(socket, upstream), name="to-client")
+    try:
+        await asyncio.wait((to_node, to_client), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (to_node, to_client):
+            task.cancel()
+        await asyncio.gather(to_node, to_client, return_exceptions=True)
+
+
+async def _to_node(socket: WebSocket, upstream: ClientConnection) -> None:
+    try:
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                await upstream.close(_sendable(message.get("code")))
+                return
+            data = message.get("bytes")
+            await upstream.send(data if data is not None else message.get("text", ""))
+    except ConnectionClosed:
+        return
+
+
+async def _to_client(socket: WebSocket, upstream: ClientConnection) -> None:
+    try:
+        async for data in upstream:
+            await (socket.send_bytes(data) if isinstance(data, bytes) else socket.send_text(data))
+    except (ConnectionClosed, WebSocketDisconnect):
+        pass
+    code = _sendable(upstream.close_code)
+    try:
+        await socket.close(code, upstream.close_reason or "")
+    except (RuntimeError, WebSocketDisconnect):
+        return
+
+
+def _sendable(code: int | None) -> int:
+    """1005 and 1006 say that there was no close frame: they may not be sent in one."""
+    if code is None or code == 1005:
+        return 1000
+    return 1011 if code in (1006, 1015) else code

@@ -1,0 +1,122 @@
+"""HTTP verbs on resources: which method on which URL is which verb of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cuboid.kube import selectors, status
+from cuboid.kube.cache import Filter, encode
+from cuboid.kube.registry import JSON, MERGE, STRATEGIC, Result
+from cuboid.server import subresources
+from cuboid.server.context import Context, delete_options, flag, number, parse_json, read_body, read_json, write_options
+from cuboid.server.paths import Target, parse
+from cuboid.server.render import Renderer, answer
+from cuboid.server.watching import watch
+
+Handler = Callable[[Request, Context, Target], Awaitable[Response]]
+
+
+async def handle(request: Request, context: Context) -> Response:
+    target = parse(request.url.path)
+    if target.sub and target.sub != "status":
+        return await subresources.handle(request, context, target)
+    table = _OBJECT if target.name else _COLLECTION
+    handler = table.get(request.method)
+    if handler is None or (target.sub and request.method not in ("GET", "PUT", "PATCH")):
+        raise status.method_not_allowed()
+    return await handler(request, context, target)
+
+
+def renderer(request: Request, target: Target) -> Renderer:
+    return Renderer(target.kind, request.headers.get("accept", ""), request.query_params.get("includeObject", ""))
+
+
+def wanted(request: Request, target: Target) -> Filter:
+    """The namespace of the URL with the selectors of the query."""
+    query = request.query_params
+    known = target.kind.strategy.selectable({"metadata": {}})
+    labels = selectors.parse_labels(query.get("labelSelector", ""))
+    fields = selectors.parse_fields(query.get("fieldSelector", ""), known, target.kind.kind)
+    return Filter(target.namespace, labels, fields)
+
+
+async def _get(request: Request, context: Context, target: Target) -> Response:
+    if flag(request.query_params, "watch"):
+        raise status.method_not_allowed()
+    entry = context.registry.entry(target.kind, target.namespace, target.name)
+    return answer(renderer(request, target).entry(entry))
+
+
+async def _list(request: Request, context: Context, target: Target) -> Response:
+    query = request.query_params
+    render, selection = renderer(request, target), wanted(request, target)
+    if flag(query, "watch"):
+        return watch(request, context, target.kind, selection, render)
+    page = context.registry.list(
+        target.kind,
+        selection,
+        limit=max(0, number(query.get("limit") or 0, "limit")),
+        token=query.get("continue", ""),
+        version=query.get("resourceVersion", ""),
+        match=query.get("resourceVersionMatch", ""),
+    )
+    return answer(render.page(page))
+
+
+async def _create(request: Request, context: Context, target: Target) -> Response:
+    if target.kind.namespaced and not target.namespace:
+        raise status.bad_request("an object of this kind is created in a namespace")
+    options = write_options(request.query_params)
+    body = await read_json(request, context.settings)
+    result = await context.registry.create(target.kind, target.namespace, body, options)
+    return _written(request, target, result)
+
+
+async def _update(request: Request, context: Context, target: Target) -> Response:
+    options = write_options(request.query_params)
+    body = await read_json(request, context.settings)
+    result = await context.registry.update(target.kind, target.namespace, target.name, body, options, target.sub)
+    return _written(request, target, result)
+
+
+async def _patch(request: Request, context: Context, target: Target) -> Response:
+    form = request.headers.get("content-type", "").partition(";")[0].strip()
+    options = write_options(request.query_params)
+    if form not in (JSON, MERGE, STRATEGIC):
+        raise status.unsupported_media(
+            f"the patch format {form[:80]!r} is not supported: server-side apply is not available yet, "
+            f"use one of {JSON}, {MERGE}, {STRATEGIC} (kubectl apply without --server-side)"
+        )
+    body = parse_json(await read_body(request, context.settings))
+    result = await context.registry.patch(target.kind, target.namespace, target.name, body, form, options, target.sub)
+    return _written(request, target, result)
+
+
+def _written(request: Request, target: Target, result: Result) -> Response:
+    code = 201 if result.created else 200
+    return answer(renderer(request, target).object(result.object), code, result.warnings)
+
+
+async def _delete(request: Request, context: Context, target: Target) -> Response:
+    options = await delete_options(request, context.settings)
+    result = await context.registry.delete(target.kind, target.namespace, target.name, options)
+    kind = target.kind
+    if result.gone and kind.kind != "Pod":
+        uid = result.object["metadata"]["uid"]
+        return answer(encode(status.success(name=target.name, group=kind.group, kind=kind.plural, uid=uid)))
+    return answer(renderer(request, target).object(result.object))
+
+
+async def _delete_collection(request: Request, context: Context, target: Target) -> Response:
+    if "deletecollection" not in target.kind.verbs or (target.kind.namespaced and not target.namespace):
+        raise status.method_not_allowed()
+    options = await delete_options(request, context.settings)
+    page = await context.registry.delete_collection(target.kind, wanted(request, target), options)
+    return answer(renderer(request, target).page(page))
+
+
+_COLLECTION: dict[str, Handler] = {"GET": _list, "POST": _create, "DELETE": _delete_collection}
+_OBJECT: dict[str, Handler] = {"GET": _get, "PUT": _update, "PATCH": _patch, "DELETE": _delete}

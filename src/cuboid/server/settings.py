@@ -1,0 +1,26 @@
+"""Settings of the API server, table `[server]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cuboid.lib.settings import setting
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    host: str = setting("127.0.0.1", why="one machine serves itself; open it to others on purpose only")
+    port: int = setting(6443, why="the port of every Kubernetes API server; 0 takes a free one")
+    advertise_host: str = setting("", why="name or address written into kubeconfigs and the certificate, host if empty")
+    uid: int = setting(64_100, why="unprivileged user id that serves when started as root; 0 keeps root")
+    body_limit: int = setting(3 * 1024 * 1024, unit="B", why="the limit of Kubernetes for one request body")
+    request_seconds: float = setting(
+        60.0, unit="s", why="a request other than a watch or stream that takes longer ends"
+    )
+    body_seconds: float = setting(30.0, unit="s", why="a client must send its body within this time")
+    stall_seconds: float = setting(30.0, unit="s", why="a watcher that takes nothing for this long is cut off")
+    max_requests: int = setting(256, why="requests worked on at once; more get 429 with Retry-After")
+    max_streams: int = setting(4_096, why="watches, logs and exec sessions open at once")
+    bookmark_seconds: float = setting(60.0, unit="s", why="how often an idle watch learns the newest version")
+    watch_seconds: float = setting(1_800.0, unit="s", why="shortest life of a watch that names none, as in Kubernetes")
+    history: int = setting(20_000, why="events kept on disk for watches that resume after a restart")

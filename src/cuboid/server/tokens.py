@@ -1,0 +1,70 @@
+"""Who calls: bearer tokens, hashed at rest, compared in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuboid.lib.errors import InvalidError, UnauthorizedError
+from cuboid.lib.paths import write_atomic
+
+ADMIN_FILE = "admin.token"
+_TABLE = "tokens.json"
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    groups: tuple[str, ...]
+
+
+ADMIN = User("cuboid-admin", ("system:masters", "system:authenticated"))
+
+
+class Tokens:
+    """The token table of a server. Random tokens of 32 bytes need no slow hash: SHA-256 keeps them unreadable."""
+
+    def __init__(self, rows: dict[str, User]) -> None:
+        self._rows = rows  # hex digest -> user
+
+    @classmethod
+    def open(cls, folder: Path) -> Tokens:
+        """Reads the table; at first start makes the administrator's token, in `admin.token` with mode 0600."""
+        table = folder / _TABLE
+        if not table.exists():
+            token = secrets.token_urlsafe(32)
+            row = {"sha256": _digest(token), "name": ADMIN.name, "groups": list(ADMIN.groups)}
+            write_atomic(folder / ADMIN_FILE, token.encode() + b"\n", mode=0o600)
+            write_atomic(table, json.dumps([row]).encode(), mode=0o600)
+        try:
+            rows = json.loads(table.read_bytes())
+            return cls({row["sha256"]: User(row["name"], tuple(row["groups"])) for row in rows})
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidError(
+                f"{table} is damaged", hint="remove it to have a new administrator's token made"
+            ) from error
+
+    def user(self, authorization: str) -> User:
+        """Who an `Authorization` header names; UnauthorizedError without saying why."""
+        scheme, _, token = authorization.partition(" ")
+        given = _digest(token.strip()) if scheme.lower() == "bearer" else ""
+        found = None
+        for digest, user in self._rows.items():
+            if hmac.compare_digest(digest, given):
+                found = user
+        if found is None:
+            raise UnauthorizedError("Unauthorized")
+        return found
+
+
+def read_admin(folder: Path) -> str:
+    """The administrator's token of the server whose state is in `folder`."""
+    return (folder / ADMIN_FILE).read_text().strip()
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()

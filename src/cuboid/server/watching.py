@@ -1,0 +1,79 @@
+"""The watch as HTTP: an endless body of JSON lines."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from cuboid.kube import status
+from cuboid.kube.cache import Filter, ResourceCache, Watcher, encode
+from cuboid.kube.kinds import Kind
+from cuboid.kube.status import to_status
+from cuboid.lib.errors import DeadlineError, GoneError
+from cuboid.server.context import Context, flag, number
+from cuboid.server.render import JSON, Renderer, line
+
+
+def watch(request: Request, context: Context, kind: Kind, wanted: Filter, render: Renderer) -> StreamingResponse:
+    """From a version, or with none (or "0") everything that exists as ADDED and then what changes."""
+    query = request.query_params
+    registry = context.registry
+    version = registry.parse_version(query.get("resourceVersion", ""))
+    initial = flag(query, "sendInitialEvents")
+    if initial and query.get("resourceVersionMatch") != "NotOlderThan":
+        raise status.bad_request("sendInitialEvents needs resourceVersionMatch=NotOlderThan")
+    cache = registry.of(kind)
+    first: list[bytes] = []
+    since = version
+    if initial or not version:
+        since = registry.cache.revision
+        first = [line("ADDED", render.entry(entry)) for entry in cache.select(wanted)]
+    if initial and flag(query, "allowWatchBookmarks"):
+        first.append(render.bookmark(since, initial_end=True))
+    seconds = number(query.get("timeoutSeconds") or 0, "timeoutSeconds")
+    life = float(seconds) if seconds > 0 else context.settings.watch_seconds * random.uniform(1, 2)
+    bookmarks = flag(query, "allowWatchBookmarks")
+    stream = _Stream(context, cache, wanted, render, since, time.monotonic() + life, bookmarks)
+    return StreamingResponse(stream.lines(first), media_type=JSON)
+
+
+@dataclass
+class _Stream:
+    """The watcher lives as long as the generator runs: a client that is gone before the first line leaves none."""
+
+    context: Context
+    cache: ResourceCache
+    wanted: Filter
+    render: Renderer
+    since: int
+    until: float
+    bookmarks: bool
+
+    async def lines(self, first: list[bytes]) -> AsyncIterator[bytes]:
+        watcher: Watcher | None = None
+        try:
+            watcher = self.cache.watch(self.wanted, self.since)
+            yield b"".join(first)
+            async for chunk in self._changes(watcher):
+                yield chunk
+        except (DeadlineError, GoneError) as error:
+            yield line("ERROR", encode(to_status(GoneError(str(error), reason="Expired"))[1]))
+        finally:
+            if watcher is not None:
+                self.cache.unwatch(watcher)
+
+    async def _changes(self, watcher: Watcher) -> AsyncIterator[bytes]:
+        interval = self.context.settings.bookmark_seconds
+        marked = time.monotonic()
+        while not self.context.stopping and (left := self.until - time.monotonic()) > 0:
+            changes = await watcher.take(min(left, interval))
+            if changes:
+                yield b"".join(self.render.event(kind, change) for kind, change in changes)
+            elif self.bookmarks and time.monotonic() - marked >= interval:
+                marked = time.monotonic()
+                yield self.render.bookmark(self.context.registry.cache.revision)
