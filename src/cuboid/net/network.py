@@ -202,17 +202,20 @@ class CniNetwork:
 
     async def clean(self, known: set[str]) -> list[str]:
         """See `Network.clean`. What cannot be undone now is logged and stays recorded for the next time."""
-        gone = []
-        for uid in sorted(self._everything() - known):
-            try:
-                await self.detach(uid)
-                gone.append(uid)
-            except (CuboidError, OSError) as error:
-                log.error("cannot clean up after a pod", pod=uid, error=str(error))
-        self._guarded = False
+        unknown = sorted(self._everything() - known)
+        undone = await asyncio.gather(*(self._cleaned(uid) for uid in unknown))
+        self._guarded = False  # the rules may have been flushed while nobody looked
         network = load_list(self._settings, self._ipam)
         await self._cni.gc(network, [(uid, wire.INTERFACE) for uid in sorted(self.attachments())])
-        return gone
+        return [uid for uid, done in zip(unknown, undone, strict=True) if done]
+
+    async def _cleaned(self, pod_uid: str) -> bool:
+        try:
+            await self.detach(pod_uid)
+        except (CuboidError, OSError) as error:
+            log.error("cannot clean up after a pod", pod=pod_uid, error=str(error))
+            return False
+        return True
 
     def _everything(self) -> set[str]:
         """Every pod of which something may be left."""
