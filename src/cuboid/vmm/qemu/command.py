@@ -101,6 +101,7 @@ def _serial(fds: Descriptors) -> list[str]:
 
 
 def _disk(index: int, disk: Disk, fd: int) -> list[str]:
+    """`report`: a host without space is an I/O error in the guest; QEMU's default would stop the guest for ever."""
     read_only = "on" if disk.read_only else "off"
     node = f"file{index}"
     throttle: list[str] = []
@@ -119,7 +120,7 @@ def _disk(index: int, disk: Disk, fd: int) -> list[str]:
         "-blockdev", f"driver=file,node-name=file{index},filename={_set(fd)},read-only={read_only}{discard}",
         *throttle,
         "-blockdev", f"driver=raw,node-name=disk{index},file={node},read-only={read_only}{discard}",
-        "-device", f"virtio-blk-device,drive=disk{index},serial={disk.serial}",
+        "-device", f"virtio-blk-device,drive=disk{index},serial={disk.serial},werror=report,rerror=report",
     ]  # fmt: skip
 
 

@@ -178,12 +178,12 @@ class QemuDriver:
     async def _connected(self, jail: Jail, pid: int, output: console.Console) -> QemuVm:
         started = proc.start_time(pid)
         if started is None:
-            raise UnavailableError(f"the VMM ended at once: {_last_line(output.vmm_log()) or 'without a word'}")
+            raise UnavailableError(f"the VMM ended at once: {_complaint(output.vmm_log()) or 'without a word'}")
         vm = QemuVm(jail, pid, started, output, self._settings, self._tasks)
         try:
             await vm.connect()
         except CuboidError as error:
-            said = _last_line(vm.vmm_log)
+            said = _complaint(vm.vmm_log)
             await vm.discard()
             if said:
                 raise UnavailableError(f"the VMM did not start: {said}") from error
@@ -263,3 +263,9 @@ class _Descriptor:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
+
+
+def _complaint(text: str) -> str:
+    """QEMU's error among what it said: its last line under its own name (a line of advice may follow)."""
+    named = [line for line in text.splitlines() if line.startswith("qemu-system-")]
+    return named[-1].partition(": ")[2].strip() if named else _last_line(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from qemu.qmp.qmp_client import ExecInterruptedError, ExecuteError
 
 from cuboid.lib.aio import deadline
 from cuboid.lib.errors import CuboidError, UnavailableError
+
+for _name in ("protocol", "qmp_client"):  # they log what they raise; we say it once, as an error
+    logging.getLogger(f"qemu.qmp.{_name}").setLevel(logging.CRITICAL)
 
 EventHook = Callable[[str, Mapping[str, Any]], None]
 

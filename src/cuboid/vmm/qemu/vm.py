@@ -12,7 +12,7 @@ from typing import Any
 
 from cuboid.lib import proc
 from cuboid.lib.aio import TaskSet, within
-from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, UnsupportedError
+from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, UnavailableError, UnsupportedError
 from cuboid.lib.log import get_log
 from cuboid.vmm.base import Disk, EndCause, Ended, State, VmStats
 from cuboid.vmm.qemu.console import KEPT_BYTES, PANIC_WORDS, Console, last_words
@@ -24,6 +24,7 @@ log = get_log(__name__)
 
 FLUSH_SECONDS = 0.25  # between the guest's end and SIGKILL: QEMU writes out what it holds for the disks
 _STATES = {"prelaunch": State.CREATED, "running": State.RUNNING, "paused": State.PAUSED}
+_ENDED = ("shutdown", "guest-panicked")
 
 
 class QemuVm:
@@ -44,6 +45,7 @@ class QemuVm:
         self._qmp = Qmp(jail.qmp_path, self._on_event, seconds=settings.call_seconds)
         self._pidfd = os.pidfd_open(pid)
         self._watching = False
+        self._stop_expected = False
 
     # -- what it is
 
@@ -83,9 +85,12 @@ class QemuVm:
         self._watching = True
         self._console.watch()
         await self._qmp.connect(self._settings.create_seconds)
-        status = (await self._qmp.execute("query-status"))["status"]
+        reply = await self._qmp.execute("query-status")
+        status = str(reply.get("status")) if isinstance(reply, dict) else ""
         if status in _STATES:
             self._state = _STATES[status]
+        elif status not in _ENDED:
+            raise UnavailableError(f"the VMM of {self.id} is in the state {status!r:.40}")
         else:  # it ended while nobody was connected: the event is gone, the console is not
             panicked = status == "guest-panicked" or PANIC_WORDS in self._console.tail(KEPT_BYTES)
             self._guest_ended(EndCause.PANIC if panicked else EndCause.POWEROFF)
@@ -106,6 +111,7 @@ class QemuVm:
             return
         if self._state not in allowed:
             raise ConflictError(f"VM {self.id} is {self._state}: it cannot become {to}")
+        self._stop_expected = command == "stop"
         try:
             await self._qmp.execute(command)
         except CuboidError as error:
@@ -149,6 +155,8 @@ class QemuVm:
             self._guest_ended(EndCause.POWEROFF if data.get("reason") == "guest-shutdown" else EndCause.PANIC)
         elif name == "GUEST_PANICKED":
             self._guest_ended(EndCause.PANIC)
+        elif name == "STOP" and self._state == State.RUNNING and not self._stop_expected:
+            self._guest_ended(EndCause.VMM_DIED)  # the accelerator failed: QEMU would keep the guest stopped for ever
 
     def _guest_ended(self, cause: EndCause) -> None:
         """QEMU holds the ended guest (`shutdown=pause`) until it is told to end too, so the cause is never missed."""
@@ -180,7 +188,7 @@ class QemuVm:
     def _why(self) -> Ended:
         if self._cause == EndCause.KILLED:
             return Ended(EndCause.KILLED)
-        if self._cause is not None:
+        if self._cause in (EndCause.POWEROFF, EndCause.PANIC):
             return Ended(self._cause, last_words(self._console.tail(KEPT_BYTES)))
         if self._jail.group.stats().oom_kills:
             return Ended(EndCause.HOST_OOM, "the host ended the VMM: it reached its memory limit")

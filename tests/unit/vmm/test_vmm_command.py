@@ -1,0 +1,80 @@
+"""QEMU's command line, as a function of the VM."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+from cuboid.vmm.base import Boot, Disk, Nic, VmSpec
+from cuboid.vmm.qemu import command
+
+SPEC = VmSpec("vm-1", Boot(Path("/k"), Path("/i"), "cuboid.extra=1"), vcpus=2, memory_mib=256)
+FDS = command.Descriptors(qmp=3, channel=4, console=5, disks=(6, 7), taps=(8,))
+TCG = command.Host("/usr/bin/qemu-system-x86_64", "tcg", tsc_khz=2_100_000)
+
+
+def option(argv: list[str], name: str) -> list[str]:
+    return [value for flag, value in itertools.pairwise(argv) if flag == name]
+
+
+def test_software_emulation_is_told_the_rate_of_the_time_stamp_counter() -> None:
+    argv = command.build(SPEC, TCG, FDS)
+    (cmdline,) = option(argv, "-append")
+    assert {"no_timer_check", "tsc_early_khz=2100000", "tsc=reliable"} <= set(cmdline.split())
+    assert option(argv, "-cpu") == ["max"]
+    assert option(argv, "-accel") == ["tcg,thread=multi,tb-size=64"]
+
+
+def test_kvm_comes_as_a_descriptor_and_brings_its_own_clock() -> None:
+    argv = command.build(SPEC, command.Host("/q", "kvm"), dataclasses.replace(FDS, kvm=9))
+    assert option(argv, "-accel") == ["kvm,device=/dev/fdset/9"]
+    assert "fd=9,set=9" in option(argv, "-add-fd")
+    assert "tsc" not in option(argv, "-append")[0]
+
+
+def test_what_the_caller_adds_to_the_kernels_command_line_comes_last() -> None:
+    assert command.kernel_cmdline(SPEC, TCG).endswith(" cuboid.extra=1")
+
+
+def test_the_sandbox_denies_everything_it_can() -> None:
+    (sandbox,) = option(command.build(SPEC, TCG, FDS), "-sandbox")
+    assert sandbox == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+def test_no_path_of_the_host_is_on_the_command_line_but_the_programs() -> None:
+    spec = dataclasses.replace(SPEC, disks=(Disk("image", Path("/secret/image"), True),))
+    text = " ".join(command.build(spec, TCG, FDS))
+    assert "/secret" not in text
+    assert "-kernel /boot/kernel -initrd /boot/initramfs" in text
+
+
+def test_a_disk_has_its_serial_and_is_writable_only_if_it_should_be() -> None:
+    disks = (Disk("image", Path("/a"), True), Disk("data", Path("/b"), False))
+    argv = command.build(dataclasses.replace(SPEC, disks=disks), TCG, FDS)
+    devices = [value for value in option(argv, "-device") if value.startswith("virtio-blk")]
+    assert [("serial=image" in devices[0]), ("serial=data" in devices[1])] == [True, True]
+    nodes = option(argv, "-blockdev")
+    assert all("read-only=on" in node and "discard" not in node for node in nodes[:2])
+    assert all("read-only=off" in node and "discard=unmap" in node for node in nodes[2:])
+
+
+def test_a_limited_disk_goes_through_a_throttle_and_others_do_not() -> None:
+    disks = (Disk("a", Path("/a"), False, iops=100, bytes_per_second=1 << 20), Disk("b", Path("/b"), False))
+    argv = command.build(dataclasses.replace(SPEC, disks=disks), TCG, FDS)
+    assert "throttle-group,id=limit0,x-iops-total=100,x-bps-total=1048576" in option(argv, "-object")
+    nodes = option(argv, "-blockdev")
+    assert sum("driver=throttle" in node for node in nodes) == 1
+    assert any(node.startswith("driver=raw,node-name=disk0,file=slow0") for node in nodes)
+    assert any(node.startswith("driver=raw,node-name=disk1,file=file1") for node in nodes)
+
+
+def test_a_network_device_takes_its_tap_as_a_descriptor() -> None:
+    argv = command.build(dataclasses.replace(SPEC, nics=(Nic("tap0", "02:00:00:00:00:01", 1400),)), TCG, FDS)
+    assert option(argv, "-netdev") == ["tap,id=net0,fd=8"]
+    assert "virtio-net-device,netdev=net0,mac=02:00:00:00:00:01,host_mtu=1400" in option(argv, "-device")
+
+
+def test_shared_memory_is_a_memfd() -> None:
+    argv = command.build(dataclasses.replace(SPEC, shared_memory=True), TCG, FDS)
+    assert "memory-backend-memfd,share=on,id=ram,size=256M" in option(argv, "-object")

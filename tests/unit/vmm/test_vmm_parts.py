@@ -1,0 +1,176 @@
+"""The small parts under the driver: plans, padding, consoles, users, the counter's rate."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cuboid.lib.errors import AlreadyExistsError, ExhaustedError, InvalidError, NotFoundError, UnsupportedError
+from cuboid.lib.linux.cgroup import Hierarchy
+from cuboid.vmm.base import HostLimits
+from cuboid.vmm.check import check_id
+from cuboid.vmm.qemu import boot, console, launcher, tsc
+from cuboid.vmm.qemu.driver import _complaint
+from cuboid.vmm.qemu.jail import Jails
+from cuboid.vmm.qemu.plan import Plan
+from cuboid.vmm.settings import VmmSettings
+
+PATHS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+
+
+@given(root=PATHS, netns=PATHS, pairs=st.lists(st.tuples(PATHS, PATHS), max_size=4), argv=st.lists(PATHS, max_size=4))
+def test_the_launcher_reads_the_plan_that_the_driver_wrote(
+    root: str, netns: str, pairs: list[tuple[str, str]], argv: list[str]
+) -> None:
+    if root == "--" or netns == "--" or any("--" in pair for pair in pairs):
+        return  # paths on the host are absolute
+    plan = Plan(
+        root=root, root_size=7, binds=tuple(pairs), links=(("a", "b"),), netns=netns, taps=("t0", "t1"),
+        cgroups=("c",), fds=(5, 6), stderr=9, uid=1000, max_processes=3, max_files=4, pid_file="p", argv=tuple(argv),
+    )  # fmt: skip
+    words = launcher.parse(plan.words())
+    assert words["root"] == [root]
+    assert words["netns"] == [netns]
+    assert list(zip(words.get("bind_from", []), words.get("bind_to", []), strict=True)) == pairs
+    assert (words["tap"], words["fd"], words["argv"]) == (["t0", "t1"], ["5", "6"], argv)
+
+
+@given(st.binary(max_size=10_000))
+def test_an_initramfs_is_padded_to_whole_pages_with_zeros(data: bytes) -> None:
+    padded = boot.padded(data)
+    assert len(padded) % 4096 == 0
+    assert padded.startswith(data)
+    assert len(padded) - len(data) < 4096
+    assert not padded[len(data) :].strip(b"\0")
+
+
+def test_an_initramfs_that_fits_is_used_as_it_is_and_another_is_copied_once(tmp_path: Path) -> None:
+    good, odd = tmp_path / "good", tmp_path / "odd"
+    good.write_bytes(bytes(8192))
+    good.chmod(0o644)
+    odd.write_bytes(b"x" * 5000)
+    assert boot.initramfs(good, tmp_path / "cache") == good
+    copy = boot.initramfs(odd, tmp_path / "cache")
+    assert copy.read_bytes() == boot.padded(odd.read_bytes())
+    assert copy.stat().st_mode & 0o777 == 0o644
+    assert boot.initramfs(odd, tmp_path / "cache") == copy
+    odd.write_bytes(b"y" * 5001)
+    assert boot.initramfs(odd, tmp_path / "cache") != copy
+
+
+def test_an_initramfs_that_a_jailed_vmm_may_not_read_is_copied(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.write_bytes(bytes(4096))
+    private.chmod(0o600)
+    assert boot.initramfs(private, tmp_path / "cache") != private
+
+
+def test_files_that_cannot_be_booted_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="gone"):
+        boot.kernel(tmp_path / "gone")
+    empty = tmp_path / "empty"
+    empty.touch()
+    with pytest.raises(InvalidError, match="not a Linux kernel"):
+        boot.kernel(empty)
+    with pytest.raises(InvalidError, match="is empty"):
+        boot.initramfs(empty, tmp_path)
+
+
+@given(st.text())
+def test_last_words_are_printable_and_bounded_whatever_the_guest_wrote(text: str) -> None:
+    words = console.last_words(text)
+    lines = words.split("\n")
+    assert len(lines) <= console.LAST_LINES
+    assert all(line.isprintable() and len(line) <= console.LINE_LENGTH for line in lines)
+
+
+def test_last_words_of_a_panic_are_its_reason_and_not_its_dump() -> None:
+    text = "agent: no disk\r\n[ 1.0] Kernel panic - not syncing: Attempted to kill init!\r\n[ 1.1] Call Trace:\r\n"
+    assert console.last_words(text) == "agent: no disk\n[ 1.0] Kernel panic - not syncing: Attempted to kill init!"
+
+
+def test_qemus_error_is_found_among_its_words() -> None:
+    said = 'qemu-system-x86_64: -device x: Failed to get "write" lock\nIs another process using the image [y]?\n'
+    assert _complaint(said) == '-device x: Failed to get "write" lock'
+    assert _complaint("cannot become the VMM: no\n") == "cannot become the VMM: no"
+    assert _complaint("") == ""
+
+
+def jails(folder: Path, count: int = 8) -> Jails:
+    return Jails(folder, VmmSettings(uid_base=2_090_000_000, uid_count=count), Hierarchy("none"))
+
+
+def test_each_vm_has_a_user_of_its_own_until_none_is_left(tmp_path: Path) -> None:
+    made = jails(tmp_path)
+    users = {made.jail(f"vm-{number}").make(HostLimits()) for number in range(8)}
+    assert users == set(range(2_090_000_000, 2_090_000_008))
+    with pytest.raises(ExhaustedError, match="uid_count"):
+        made.jail("vm-8").make(HostLimits())
+    made.jail("vm-3").remove()
+    assert made.jail("vm-9").make(HostLimits()) in users
+
+
+def test_a_jail_is_made_once_and_removed_whole(tmp_path: Path) -> None:
+    made = jails(tmp_path)
+    made.jail("vm-1").make(HostLimits())
+    with pytest.raises(AlreadyExistsError):
+        made.jail("vm-1").make(HostLimits())
+    assert made.ids() == {"vm-1"}
+    for _ in range(2):
+        made.jail("vm-1").remove()
+    assert made.ids() == set()
+    assert not list((tmp_path / "vmm").iterdir())
+    assert not list((tmp_path / "vmm-users").iterdir())
+
+
+def test_a_run_folder_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    jail = jails(deep).jail("vm-1")
+    jail.make(HostLimits())
+    with pytest.raises(InvalidError, match="too long"):
+        jail.listen()
+
+
+@pytest.mark.parametrize("vm_id", ["", "UPPER", "a/b", "..", "a" * 41, "a b", "ä", "a\n"])
+def test_an_id_that_is_no_name_is_refused(vm_id: str) -> None:
+    with pytest.raises(InvalidError):
+        check_id(vm_id)
+
+
+def test_the_rate_of_the_counter_is_read_where_it_cannot_be_measured() -> None:
+    assert tsc.cpuinfo_khz("model name\t: Some CPU @ 2.10GHz\ncpu MHz\t\t: 1999.5\n") == 2_100_000
+    assert tsc.cpuinfo_khz("model name\t: Some CPU\ncpu MHz\t\t: 2095.078\n") == 2_095_078
+    with pytest.raises(UnsupportedError):
+        tsc.cpuinfo_khz("nothing")
+
+
+def test_the_measured_rate_is_that_of_a_real_counter() -> None:
+    first, second = tsc._measured(), tsc._measured()
+    assert 500_000 < first < 10_000_000
+    assert abs(first - second) < first / 1000
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a detached tmpfs needs root")
+def test_a_console_holds_no_more_than_its_size_and_keeps_the_newest() -> None:
+    output, console_fd, log_fd = console.make(64 << 10)
+    try:
+        with pytest.raises(OSError, match="No space"):
+            while True:
+                os.write(console_fd, b"x" * 4095 + b"\n")
+        output.trim()
+        os.write(console_fd, b"newest")
+        assert output.tail(6) == "newest"
+        assert output.tail(100).endswith("x\nnewest")
+        os.write(log_fd, b"a complaint\n")
+        assert output.vmm_log() == "a complaint"
+    finally:
+        output.close()
+        os.close(console_fd)
+        os.close(log_fd)
+    assert output.tail(6) == "newest"
+    assert output.vmm_log() == "a complaint"
