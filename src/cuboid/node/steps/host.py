@@ -1,0 +1,125 @@
+"""Network, disks and images of a pod on the host."""
+
+from __future__ import annotations
+
+from cuboid.images.base import Image
+from cuboid.lib.aio import within
+from cuboid.lib.errors import CuboidError, InvalidError, UnsupportedError
+from cuboid.node import spec
+from cuboid.node.sandbox import events as ev
+from cuboid.node.sandbox import instructions as do
+from cuboid.node.steps.credentials import credentials_for
+from cuboid.node.steps.work import PodWork
+from cuboid.node.volumes import VolumeError, is_files_volume, volume_files
+
+NEVER_TRY_AGAIN = (InvalidError, UnsupportedError)
+RELEASE_SECONDS = 60.0
+
+
+def text(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+async def attach_network(work: PodWork, _: do.AttachNetwork) -> ev.Event:
+    try:
+        with work.timeline.phase("network"):
+            meta = work.pod.metadata
+            work.attachment = await within(
+                work.tools.settings.network_seconds,
+                work.tools.network.attach(
+                    meta.uid, namespace=meta.namespace, name=meta.name, ports=spec.port_mappings(work.pod)
+                ),
+                "attaching the network",
+            )
+    except (CuboidError, OSError) as error:
+        reason = getattr(error, "reason", "NetworkFailed")
+        fatal = isinstance(error, NEVER_TRY_AGAIN) or reason == "PortTaken"
+        return ev.NetworkFailed(at=work.now, reason=reason, message=text(error), fatal=fatal)
+    return ev.NetworkAttached(at=work.now, ips=tuple(a.partition("/")[0] for a in work.attachment.addresses))
+
+
+async def detach_network(work: PodWork, _: do.DetachNetwork) -> ev.Event:
+    await within(RELEASE_SECONDS, work.tools.network.detach(work.uid), "detaching the network")
+    work.attachment = None
+    return ev.NetworkDetached(at=work.now)
+
+
+async def create_disk(work: PodWork, _: do.CreateDisk) -> ev.Event:
+    """Also finds out, before any VM is made, whether the volumes can be had and the memory is enough."""
+    try:
+        with work.timeline.phase("disk"):
+            spec.check_volumes(work.pod)
+            await _check_files(work)
+            await within(work.tools.settings.disk_seconds, _make_disks(work), "making the pod's disks")
+    except (CuboidError, OSError) as error:
+        fatal = isinstance(error, NEVER_TRY_AGAIN) and not isinstance(error, VolumeError)
+        reason = getattr(error, "reason", "DiskFailed")
+        return ev.DiskFailed(at=work.now, reason=reason, message=text(error), fatal=fatal)
+    return ev.DiskReady(at=work.now)
+
+
+async def _make_disks(work: PodWork) -> None:
+    await work.tools.disks.create_writable(work.uid, work.size.disk_bytes)
+    for use in spec.named_volumes(work.pod):
+        await work.tools.disks.acquire_volume(work.pod.metadata.namespace, use.name, work.uid, use.size_bytes)
+
+
+async def _check_files(work: PodWork) -> None:
+    facts = work.facts
+    for volume in work.pod.spec.volumes:
+        if is_files_volume(volume):
+            await volume_files(work.pod, volume, work.tools.objects, facts)
+
+
+async def remove_disk(work: PodWork, _: do.RemoveDisk) -> ev.Event:
+    disks = work.tools.disks
+    await within(RELEASE_SECONDS, disks.remove_writable(work.uid), "removing the pod's disk")
+    await within(RELEASE_SECONDS, disks.release_volumes(work.uid), "releasing the pod's volumes")
+    return ev.DiskRemoved(at=work.now)
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+async def pull_image(work: PodWork, order: do.PullImage) -> ev.Event:
+    plan = work.state().container(order.name)
+    try:
+        with work.timeline.phase("image"):
+            image = await within(
+                work.tools.settings.pull_seconds, _image(work, plan.image, plan.pull_policy), f"pulling {plan.image}"
+            )
+    except (CuboidError, OSError) as error:
+        return ev.ImageFailed(at=work.now, name=order.name, reason=pull_reason(error), message=text(error))
+    work.tools.images.hold(image, work.uid)
+    work.images[order.name] = image
+    return ev.ImagePulled(at=work.now, name=order.name, image_id=image.id, digest=image.digest)
+
+
+class ImageNeverPullError(CuboidError):
+    reason = "ErrImageNeverPull"
+
+
+def pull_reason(error: BaseException) -> str:
+    if isinstance(error, ImageNeverPullError):
+        return error.reason
+    return "InvalidImageName" if isinstance(error, InvalidError) else "ErrImagePull"
+
+
+async def _image(work: PodWork, reference: str, policy: str) -> Image:
+    store = work.tools.images
+    if policy != "Always" and (found := await store.resolve(reference)):
+        return found
+    if policy == "Never":
+        raise ImageNeverPullError(f'Container image "{reference}" is not present with pull policy of Never')
+    work.tools.recorder.normal(work.pod, "Pulling", f'Pulling image "{reference}"')
+    credentials = await credentials_for(work.pod, reference, work.tools.objects)
+    begun = work.tools.clock.monotonic()
+    image = await store.pull(reference, credentials=credentials)
+    took = work.tools.clock.monotonic() - begun
+    work.tools.recorder.normal(work.pod, "Pulled", f'Successfully pulled image "{reference}" in {took:.3f}s')
+    return image
+
+
+async def release_images(work: PodWork, _: do.ReleaseImages) -> ev.Event:
+    work.tools.images.release(work.uid)
+    return ev.ImagesReleased(at=work.now)

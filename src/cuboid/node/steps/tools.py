@@ -1,0 +1,54 @@
+"""What the steps work with, the same for all pods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cuboid.guest.base import EventHook, Guest
+from cuboid.images.base import ImageStore
+from cuboid.kube.types import Pod
+from cuboid.lib.clock import Clock
+from cuboid.lib.errors import CuboidError
+from cuboid.net.base import Network
+from cuboid.node.api import Api
+from cuboid.node.objects import ObjectReader
+from cuboid.node.settings import NodeSettings
+from cuboid.node.steps.gate import BootGate
+from cuboid.node.volumes import VolumeRefresher
+from cuboid.storage.base import Disks
+from cuboid.vmm.base import Boot, Driver
+
+
+class GuestFactory(Protocol):
+    def __call__(self, path: Path, on_event: EventHook, *, on_final: Callable[[CuboidError], None]) -> Guest: ...
+
+
+class Recorder(Protocol):
+    """See `cuboid.node.events.EventRecorder`."""
+
+    def normal(self, pod: Pod, reason: str, message: str, *, container: str = "") -> None: ...
+
+    def warning(self, pod: Pod, reason: str, message: str, *, container: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    settings: NodeSettings
+    driver: Driver
+    network: Network
+    disks: Disks
+    images: ImageStore
+    objects: ObjectReader
+    api: Api
+    recorder: Recorder
+    refresher: VolumeRefresher
+    guest: GuestFactory
+    boot: Boot
+    gate: BootGate
+    clock: Clock
+    node: str
+    host_ip: str
+    cpus: int

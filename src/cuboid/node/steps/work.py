@@ -1,0 +1,150 @@
+"""One pod's things at hand: open connections and found resources. Nothing here needs to survive a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cuboid.guest.base import Guest
+from cuboid.images.base import Image
+from cuboid.kube.types import Container, Pod
+from cuboid.lib.aio import TaskSet
+from cuboid.lib.errors import NotFoundError, UnavailableError
+from cuboid.net.base import Attachment
+from cuboid.node import spec
+from cuboid.node.logs import Limits, LogPump
+from cuboid.node.objects import PodFacts
+from cuboid.node.receipt import Timeline
+from cuboid.node.sandbox import events as ev
+from cuboid.node.sandbox.state import Sandbox
+from cuboid.node.sizing import Size, size_of
+from cuboid.node.steps.gate import BootSlot
+from cuboid.node.steps.tools import Tools
+from cuboid.vmm.base import Vm
+
+Submit = Callable[[ev.Event], Awaitable[None]]
+
+
+def vm_id(uid: str, attempt: int) -> str:
+    """Unique for ever: 1 to 40 of [a-z0-9-], from the pod's uid and the VM's attempt."""
+    clean = "".join(c for c in uid.lower() if c.isascii() and c.isalnum())[:32]
+    return f"{clean}-{attempt}"
+
+
+@dataclass
+class PodWork:
+    tools: Tools
+    pod: Pod
+    folder: Path  # of the pod's record and logs
+    submit: Submit  # hand an event to the pod's queue; returns when it is durable
+    state: Callable[[], Sandbox]
+    remember: Callable[[Vm], Awaitable[None]]  # make the VM's handle durable
+    last_status: Callable[[], Awaitable[None]]  # write the status and wait for it
+    tasks: TaskSet
+    timeline: Timeline
+    vm: Vm | None = None
+    guest: Guest | None = None
+    attachment: Attachment | None = None
+    images: dict[str, Image] = field(default_factory=dict)
+    pumps: dict[str, LogPump] = field(default_factory=dict)
+    pump_tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    boot_id: str = ""  # of the guest
+    slot: BootSlot | None = None
+    image_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def uid(self) -> str:
+        return self.pod.metadata.uid
+
+    @property
+    def now(self) -> float:
+        return self.tools.clock.now()
+
+    def container(self, name: str) -> Container:
+        found = [c for c in [*self.pod.spec.init_containers, *self.pod.spec.containers] if c.name == name]
+        if not found:
+            raise NotFoundError(f"the pod has no container {name!r}")
+        return found[0]
+
+    @property
+    def size(self) -> Size:
+        least = self.tools.driver.capabilities().min_memory_mib
+        return size_of(self.pod, self.tools.settings, host_cpus=self.tools.cpus, min_memory_mib=least)
+
+    @property
+    def facts(self) -> PodFacts:
+        size, ips = self.size, self.state().ips
+        return PodFacts(
+            node_name=self.tools.node, host_ip=self.tools.host_ip, pod_ip=ips[0] if ips else "",
+            hostname=spec.hostname(self.pod), cpu_millis=size.vcpus * 1000, memory_bytes=size.memory_bytes,
+            ephemeral_bytes=size.disk_bytes,
+        )  # fmt: skip
+
+    def require_guest(self) -> Guest:
+        if self.guest is None or not self.guest.connected:
+            raise UnavailableError(f"the machine of pod {self.pod.metadata.name} is not up")
+        return self.guest
+
+    def require_attachment(self) -> Attachment:
+        """The one of this run of the node agent, or the one on record."""
+        if self.attachment is None:
+            self.attachment = self.tools.network.attachments().get(self.uid)
+        if self.attachment is None:
+            raise NotFoundError("the pod's network attachment is gone")
+        return self.attachment
+
+    async def require_images(self) -> dict[str, Image]:
+        """Images by container; after a restart those that the state names."""
+        for run in self.state().runs:
+            if run.name not in self.images:
+                found = await self.tools.images.resolve(run.image_id)
+                if found is None:
+                    raise NotFoundError(f"the image of container {run.name} is no longer on this host")
+                self.images[run.name] = found
+        return {run.name: self.images[run.name] for run in self.state().runs}
+
+    def log_folder(self, container: str) -> Path:
+        return self.folder / "logs" / container
+
+    def pump(self, container: str) -> LogPump:
+        """The container's log pump, made if there is none for this boot of the guest."""
+        if container not in self.pumps:
+            folder = self.log_folder(container)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            settings = self.tools.settings
+            limits = Limits(settings.log_mib << 20, settings.log_files)
+            self.pumps[container] = LogPump(self._connected(), container, folder, limits, boot=self.boot_id)
+        return self.pumps[container]
+
+    def _connected(self) -> Guest:
+        assert self.guest is not None, "logs are asked for before the guest is connected"
+        return self.guest
+
+    def start_pump(self, container: str) -> None:
+        pump = self.pump(container)
+        if container not in self.pump_tasks:
+            self.pump_tasks[container] = self.tasks.start(pump.run(), name=f"logs/{self.uid}/{container}")
+
+    async def close_pumps(self) -> None:
+        for task in self.pump_tasks.values():
+            task.cancel()
+        if self.pump_tasks:
+            await asyncio.wait(self.pump_tasks.values(), timeout=self.tools.settings.drain_seconds)
+        for pump in self.pumps.values():
+            await pump.close()
+        self.pump_tasks.clear()
+        self.pumps.clear()
+
+    async def close_guest(self) -> None:
+        self.tools.refresher.forget(self.uid)
+        await self.close_pumps()
+        guest, self.guest = self.guest, None
+        if guest is not None:
+            await guest.close()
+
+    def leave_gate(self) -> None:
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            slot.leave()
