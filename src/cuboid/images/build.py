@@ -10,7 +10,7 @@ import io
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -121,7 +121,7 @@ def _zstd(pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-_PACKERS = {"gzip": _gzip, "zstd": _zstd, "none": lambda pieces: pieces}
+_PACKERS: dict[str, Callable[[Iterator[bytes]], Iterator[bytes]]] = {"gzip": _gzip, "zstd": _zstd, "none": iter}
 
 
 def tar_layout(layout: Path, out: Path) -> None:

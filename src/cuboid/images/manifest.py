@@ -66,8 +66,7 @@ class _Manifest(msgspec.Struct, rename="camel"):
 class _Peek(msgspec.Struct, rename="camel"):
     media_type: str = ""
     schema_version: int = 2
-    manifests: msgspec.Raw | None = None
-    config: msgspec.Raw | None = None
+    manifests: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Execution(msgspec.Struct, rename="pascal"):
@@ -134,7 +133,7 @@ def parse_manifest(raw: bytes, media_type: str = "", *, what: str = "the manifes
         raise UnsupportedError(
             f"{what} has Docker's schema 1, which registries gave up in 2019", hint="push the image again"
         )
-    if kind in INDEXES or (kind not in MANIFESTS and peek.manifests is not None):
+    if kind in INDEXES or (kind not in MANIFESTS and bytes(peek.manifests) not in (b"", b"null")):
         index = _decode(raw, _Index, what)
         return Index(_checked(index.manifests, what))
     manifest = _decode(raw, _Manifest, what)

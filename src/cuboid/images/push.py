@@ -92,11 +92,10 @@ async def _push_blob(client: RegistryClient, path: Path, blob: Descriptor) -> No
         return
     location = await client.transport.persist(start, "starting an upload")
     headers = {"Content-Length": str(path.stat().st_size), "Content-Type": "application/octet-stream"}
-    async with aio.deadline(_SLACK + blob.size / client.settings.min_rate, f"uploading {blob.digest[:19]}"):
-        async with client.request(
-            "PUT", location, headers=headers, content=_pieces(path), actions=_ACTIONS
-        ) as response:
-            client.expect(response, 201, f"the blob {blob.digest}")
+    seconds = _SLACK + blob.size / client.settings.min_rate
+    put = client.request("PUT", location, headers=headers, content=_pieces(path), actions=_ACTIONS)
+    async with aio.deadline(seconds, f"uploading {blob.digest[:19]}"), put as response:
+        client.expect(response, 201, f"the blob {blob.digest}")
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:

@@ -152,7 +152,7 @@ class Transport:
                 f"the registry {self.endpoint} does not speak TLS",
                 hint="if it is meant to be plain http, list it in [images] insecure_registries", reason="ErrImagePull",
             )  # fmt: skip
-        why = "it took too long" if isinstance(error, httpx.ConnectTimeout) else str(error) or "no connection"
+        why = "it takes too long to connect" if isinstance(error, httpx.ConnectTimeout) else _system_reason(cause, error)
         return UnavailableError(
             f"the registry {self.endpoint} cannot be reached: {why}", hint="is its name right, and is it up?",
             reason="ErrImagePull",
@@ -194,6 +194,13 @@ def _cause(error: BaseException) -> BaseException:
     while (deeper := seen.__cause__ or seen.__context__) is not None and not isinstance(seen, ssl.SSLError):
         seen = deeper
     return seen
+
+
+def _system_reason(cause: BaseException, error: BaseException) -> str:
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    found = cause.strerror if isinstance(cause, OSError) else None
+    return (found or str(error) or "no connection").lower()
 
 
 def _retry_after(response: httpx.Response) -> float:
