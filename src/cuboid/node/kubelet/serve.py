@@ -1,0 +1,113 @@
+"""The HTTPS server of the node agent's API, in the daemon's own loop. It speaks with holders of a client certificate
+of the installation's CA and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from cuboid.lib.aio import TaskSet, deadline
+from cuboid.lib.errors import InvalidError, UnavailableError
+
+START_SECONDS = 10.0
+DRAIN_SECONDS = 3  # open requests at the end
+MAX_MESSAGE = 4 << 20  # bytes of one WebSocket message
+
+
+@dataclass(frozen=True)
+class Keys:
+    """PEM files: the CA whose clients may call, and the server's own certificate and key."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> Keys:
+        """As the API server writes them: `ca.crt`, `node.crt`, `node.key`."""
+        return cls(folder / "ca.crt", folder / "node.crt", folder / "node.key")
+
+
+def tls_context(keys: Keys) -> ssl.SSLContext:
+    """UnavailableError while the files are not there, InvalidError if they do not fit."""
+    missing = [path for path in (keys.ca, keys.cert, keys.key) if not path.exists()]
+    if missing:
+        raise UnavailableError(f"{missing[0]} does not exist", hint="the API server makes it at its first start")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(keys.ca)
+        context.load_cert_chain(keys.cert, keys.key)
+    except ssl.SSLError as error:
+        raise InvalidError(f"the node's keys in {keys.cert.parent} cannot be used: {error.reason}") from error
+    return context
+
+
+class _Server(uvicorn.Server):
+    """Signals are the daemon's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serve_kubelet(app: ASGIApp, host: str, port: int, keys: Keys) -> AsyncIterator[int]:
+    """Serves during the block; gives the port, which is free to choose with 0. UnavailableError if it is taken."""
+    context = tls_context(keys)
+    with _listener(host, port) as listener:
+        server = _Server(_config(app, context))
+        async with TaskSet("kubelet", grace=DRAIN_SECONDS + 2.0) as tasks:
+            serving = tasks.start(server.serve([listener]), name="http")
+            await _started(server, serving)
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                server.should_exit = True
+                await asyncio.wait([serving], timeout=DRAIN_SECONDS + 1.0)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256
+        )
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot listen on {host} port {port}: {error.strerror}", hint="does another node agent or kubelet run?"
+        ) from error
+
+
+def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,
+        ws_ping_interval=None,  # a client that is held back answers no ping; the API server is on this machine
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        ssl_context_factory=lambda *_: context,
+    )
+
+
+async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    async with deadline(START_SECONDS, "starting the node's HTTPS server"):
+        while not server.started:
+            if serving.done():
+                raise UnavailableError("the node's HTTPS server ended at its start")
+            await asyncio.sleep(0.005)
