@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from cuboid.cli.common import Output
 from cuboid.cli.output import Format, Progress, paint, progress, show
 from cuboid.lib.errors import CuboidError, DeadlineError, ForbiddenError, UnauthorizedError, UnavailableError
 from cuboid.lib.paths import Paths, write_atomic
+
+if TYPE_CHECKING:
+    from cuboid.server.kubeconfig import Access
 
 Object = dict[str, Any]
 READY_TIMEOUT = 120.0  # seconds; a first start boots a kernel to see what the host can do
@@ -31,6 +34,12 @@ def register(app: typer.Typer) -> None:
     app.command("version", help="Versions of the parts.\n\nExample: cuboid version -o json")(version)
     app.command("kubeconfig", help="Print a kubeconfig.\n\nExample: cuboid kubeconfig > config")(kubeconfig)
     app.command("doctor", help="Check this machine, with the fix for each finding.\n\nExample: cuboid doctor")(doctor)
+
+
+def _access(connection: config.Connection) -> Access:
+    from cuboid.server.kubeconfig import Access
+
+    return Access(connection.server, connection.ca.encode(), connection.token)
 
 
 def _need_root(verb: str) -> None:
@@ -67,7 +76,7 @@ def up(
     if not no_kubeconfig:
         from cuboid.server import kubeconfig as files
 
-        files.merge_into(config.kubeconfig_path(), server=server, ca=connection.ca, token=connection.token)
+        files.merge_into(config.kubeconfig_path(), _access(connection))
     _tell_up(server, node, None if no_kubeconfig else config.kubeconfig_path(), output)
 
 
@@ -187,7 +196,7 @@ def kubeconfig(output: Output = Format.TABLE) -> None:
     from cuboid.server import kubeconfig as files
 
     connection = config.find()
-    text = files.render(server=connection.server, ca=connection.ca, token=connection.token)
+    text = files.render(_access(connection))
     if output is Format.JSON:
         import yaml
 
