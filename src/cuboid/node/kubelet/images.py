@@ -126,11 +126,14 @@ def image_row(image: Image) -> Raw:
 
 
 def _credentials(given: Raw) -> Credentials | None:
-    names = {"username": "username", "password": "password", "identity_token": "identityToken"}
-    found = {field: given.get(key, given.get(field, "")) for field, key in names.items()}
-    if not all(isinstance(value, str) for value in found.values()):
-        raise status.bad_request("credentials are texts")
-    return Credentials(**found) if any(found.values()) else None
+    def text(*names: str) -> str:
+        value = next((given[name] for name in names if given.get(name)), "")
+        if not isinstance(value, str):
+            raise status.bad_request("credentials are texts")
+        return value
+
+    found = Credentials(text("username"), text("password"), text("identityToken", "identity_token"))
+    return found if found.username or found.password or found.identity_token else None
 
 
 def _reference(request: Request) -> str:

@@ -77,10 +77,9 @@ async def serve_kubelet(app: ASGIApp, host: str, port: int, keys: Keys) -> Async
 
 
 def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256
-        )
+        return socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
         raise UnavailableError(
             f"cannot listen on {host} port {port}: {error.strerror}", hint="does another node agent or kubelet run?"
@@ -97,6 +96,7 @@ def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
         ws_ping_interval=None,  # a client that is held back answers no ping; the API server is on this machine
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_keep_alive=60,

@@ -74,15 +74,17 @@ async def port_forward(socket: WebSocket, edge: Edge) -> None:
     view = edge.pod(socket)
     guest = view.guest()
     protocol = _protocol(socket, portforward.PROTOCOLS)
-    try:
-        texts = [
-            text for name in ("port", "ports") for item in socket.query_params.getlist(name) for text in item.split(",")
-        ]
-        ports = [portforward.parse_port(text) for text in texts]
-    except ValueError as error:
-        raise status.bad_request(str(error)) from error
+    ports = _ports(socket)
     await socket.accept(subprotocol=protocol)
     await serve_ports(ServerSocket(socket), protocol, ports, lambda port: _dialled(guest, port), view.pod.metadata.name)
+
+
+def _ports(socket: WebSocket) -> list[int]:
+    given = [*socket.query_params.getlist("port"), *socket.query_params.getlist("ports")]
+    try:
+        return [portforward.parse_port(text) for item in given for text in item.split(",")]
+    except ValueError as error:
+        raise status.bad_request(str(error)) from error
 
 
 def _running_container(socket: WebSocket, edge: Edge) -> tuple[PodView, str]:
