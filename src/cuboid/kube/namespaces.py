@@ -85,7 +85,9 @@ async def _account(registry: Registry, name: str) -> None:
 async def _end(registry: Registry, name: str, ending: set[str]) -> None:
     """Delete the contents, wait until the last pod has ended, then let the namespace go."""
     try:
-        while not await _emptied(registry, name):
+        while True:
+            if await _emptied(registry, name):
+                break
             await asyncio.sleep(RECHECK)
         await set_finalizers(registry, name, [])
     except NotFoundError:

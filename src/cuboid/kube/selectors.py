@@ -55,7 +55,7 @@ def parse_labels(text: str) -> Selector:
     return tuple(requirements)
 
 
-def parse_fields(text: str, known: Collection[str], kind: str) -> Selector:
+def parse_fields(text: str, known: Collection[str]) -> Selector:
     """The requirements of a field selector; only fields in `known` may be named."""
     requirements = []
     for part in _split_unescaped(_bounded(text)):
@@ -64,10 +64,7 @@ def parse_fields(text: str, known: Collection[str], kind: str) -> Selector:
             raise bad_request(f"invalid selector: {text!r}; can't understand {part!r}")
         key, operator, value = match.groups()
         if key not in known:
-            raise bad_request(
-                f'Unable to find "{kind}" that match label selector "", field selector "{text[:200]}": '
-                f"field label not supported: {key}"
-            )
+            raise bad_request(f"field label not supported: {key[:100]}")
         value = _ESCAPED.sub(r"\1", value)
         requirements.append(Requirement(key, "!=" if operator == "!=" else "=", frozenset((value,))))
     return tuple(requirements)

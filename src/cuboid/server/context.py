@@ -13,6 +13,7 @@ from starlette.requests import Request
 from cuboid.kube import status
 from cuboid.kube.registry import DeleteOptions, Registry, WriteOptions
 from cuboid.lib.aio import deadline
+from cuboid.server import protobuf
 from cuboid.server.settings import ServerSettings
 
 _VALIDATION = ("Ignore", "Strict", "Warn")
@@ -52,13 +53,15 @@ def parse_json(data: bytes) -> Any:
         raise status.bad_request("the body is nested too deeply") from error
 
 
-async def read_json(request: Request, settings: ServerSettings) -> Any:
+async def read_object(request: Request, settings: ServerSettings) -> Any:
+    """The body, decoded from JSON or, for the few kinds that come so, from protobuf."""
     media = request.headers.get("content-type", "application/json").partition(";")[0].strip()
-    if media != "application/json":
+    if media not in ("application/json", protobuf.MEDIA):
         raise status.unsupported_media(
             f"the body of the request was in an unknown format ({media[:80]}): send application/json"
         )
-    return parse_json(await read_body(request, settings))
+    data = await read_body(request, settings)
+    return protobuf.decode(data) if media == protobuf.MEDIA else parse_json(data)
 
 
 def write_options(query: Mapping[str, str]) -> WriteOptions:
@@ -76,9 +79,9 @@ def dry_run(value: str) -> bool:
 
 async def delete_options(request: Request, settings: ServerSettings) -> DeleteOptions:
     """From the body, if there is one, else from the query."""
-    data = await read_body(request, settings)
     query = request.query_params
-    body = parse_json(data) if data.strip() else {}
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    body = await read_object(request, settings) if has_body else {}
     if not isinstance(body, dict):
         raise status.bad_request("DeleteOptions must be an object")
     grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))

@@ -11,7 +11,16 @@ from cuboid.kube import selectors, status
 from cuboid.kube.cache import Filter, encode
 from cuboid.kube.registry import JSON, MERGE, STRATEGIC, Result
 from cuboid.server import subresources
-from cuboid.server.context import Context, delete_options, flag, number, parse_json, read_body, read_json, write_options
+from cuboid.server.context import (
+    Context,
+    delete_options,
+    flag,
+    number,
+    parse_json,
+    read_body,
+    read_object,
+    write_options,
+)
 from cuboid.server.paths import Target, parse
 from cuboid.server.render import Renderer, answer
 from cuboid.server.watching import watch
@@ -39,7 +48,7 @@ def wanted(request: Request, target: Target) -> Filter:
     query = request.query_params
     known = target.kind.strategy.selectable({"metadata": {}})
     labels = selectors.parse_labels(query.get("labelSelector", ""))
-    fields = selectors.parse_fields(query.get("fieldSelector", ""), known, target.kind.kind)
+    fields = selectors.parse_fields(query.get("fieldSelector", ""), known)
     return Filter(target.namespace, labels, fields)
 
 
@@ -70,14 +79,14 @@ async def _create(request: Request, context: Context, target: Target) -> Respons
     if target.kind.namespaced and not target.namespace:
         raise status.bad_request("an object of this kind is created in a namespace")
     options = write_options(request.query_params)
-    body = await read_json(request, context.settings)
+    body = await read_object(request, context.settings)
     result = await context.registry.create(target.kind, target.namespace, body, options)
     return _written(request, target, result)
 
 
 async def _update(request: Request, context: Context, target: Target) -> Response:
     options = write_options(request.query_params)
-    body = await read_json(request, context.settings)
+    body = await read_object(request, context.settings)
     result = await context.registry.update(target.kind, target.namespace, target.name, body, options, target.sub)
     return _written(request, target, result)
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cuboid.kube import status
-from cuboid.server.context import Context, read_json
+from cuboid.server.context import Context, read_object
 from cuboid.server.render import document_answer
 from cuboid.server.tokens import User
 
@@ -22,7 +22,7 @@ PATHS = (
 
 
 async def handle(request: Request, context: Context) -> Response:
-    body = await read_json(request, context.settings)
+    body = await read_object(request, context.settings)
     if not isinstance(body, dict):
         raise status.bad_request("a review must be an object")
     user: User = request.scope["user"]

@@ -14,7 +14,7 @@ from cuboid.kube.cache import encode
 from cuboid.kube.registry import DeleteOptions
 from cuboid.lib.clock import rfc3339
 from cuboid.server import proxy
-from cuboid.server.context import Context, dry_run, read_json
+from cuboid.server.context import Context, dry_run, read_object
 from cuboid.server.paths import Target
 from cuboid.server.render import answer, document_answer
 
@@ -28,7 +28,7 @@ async def handle(request: Request, context: Context, target: Target) -> Response
 
 async def _bind(request: Request, context: Context, target: Target) -> Response:
     """Put a pod on a node; ConflictError when it is on one already."""
-    body = await read_json(request, context.settings)
+    body = await read_object(request, context.settings)
     binding = schema.decode(schema.node("io.k8s.api.core.v1.Binding"), body, [])
     node = binding.get("target", {}).get("name", "")
     if not node:
@@ -52,7 +52,7 @@ async def _bind(request: Request, context: Context, target: Target) -> Response:
 
 
 async def _evict(request: Request, context: Context, target: Target) -> Response:
-    body = await read_json(request, context.settings)
+    body = await read_object(request, context.settings)
     eviction = schema.decode(schema.node("io.k8s.api.policy.v1.Eviction"), body, [])
     asked: dict[str, Any] = eviction.get("deleteOptions", {})
     options = DeleteOptions(
@@ -66,7 +66,7 @@ async def _evict(request: Request, context: Context, target: Target) -> Response
 
 async def _finalize(request: Request, context: Context, target: Target) -> Response:
     """Replace `spec.finalizers` of a namespace."""
-    body = await read_json(request, context.settings)
+    body = await read_object(request, context.settings)
     finalizers = body.get("spec", {}).get("finalizers", []) if isinstance(body, dict) else []
     return document_answer(await namespaces.set_finalizers(context.registry, target.name, finalizers))
 
