@@ -68,7 +68,8 @@ def measure() -> Result:
         "node_agent_0_pods": round(empty, 1), f"node_agent_{PODS}_pods": round(full, 1), "per_pod": round(per_pod, 3),
         "vmm_resident_median": round(statistics.median(guests), 1), "processes_besides_vmms": others,
         "at_once": {
-            "pods": PODS, "seconds_until_all_run": round(seconds, 1), "failed": failed, "receipt_total_s": summary(totals, 2),
+            "pods": PODS, "seconds_until_all_run": round(seconds, 1), "failed": failed,
+            "receipt_total_s": summary(totals, 2),
         },
         "bar": f"<= {BAR_EMPTY} MiB with 0 pods, <= {BAR_PER_POD} MiB more per pod, none of {PODS} failing",
         "verdict": verdict(max(empty / BAR_EMPTY, per_pod / BAR_PER_POD, 1.0 + failed if failed else 0), 1.0),

@@ -62,7 +62,8 @@ RECIPES = {
         ),
         Recipe(
             "services",
-            ("redis-server", "postgresql", "python3-minimal", "procps", "curl", "netcat-openbsd", "iproute2", "libcap2-bin"),
+            ("redis-server", "postgresql", "python3-minimal", "procps", "curl", "netcat-openbsd", "iproute2")
+            + ("libcap2-bin",),
             ImageConfig(cmd=("bash",), env=("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)),
             hooks=('rm -rf "$1"/var/lib/postgresql/*/main',),
         ),

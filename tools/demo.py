@@ -1,4 +1,4 @@
-"""`make run`: the platform, a real registry, a real image, a pod with a published port, its page, its receipt. Idempotent."""
+"""`make run`: the platform, a real registry, a real image, a pod with a published port, its page, its receipt."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "From `/etc/cuboid/cuboid.toml`, one table each, or from the environment: `CUBOID_<TABLE>_<FIELD>`, which wins. "
-        "An unknown key is an error. This page is generated from the code.",
+        "From `/etc/cuboid/cuboid.toml`, one table each, or from the environment: `CUBOID_<TABLE>_<FIELD>`, which "
+        "wins. An unknown key is an error. This page is generated from the code.",
     ]
     for table, module, name in SETTINGS:
         kind = getattr(importlib.import_module(module), name)
