@@ -174,3 +174,12 @@ def test_a_console_holds_no_more_than_its_size_and_keeps_the_newest() -> None:
         os.close(log_fd)
     assert output.tail(6) == "newest"
     assert output.vmm_log() == "a complaint"
+
+
+def test_a_jail_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
+    made = jails(tmp_path, count=1)
+    made.jail("vm-1").make(HostLimits())
+    with pytest.raises(ExhaustedError):
+        made.jail("vm-2").make(HostLimits())
+    assert made.ids() == {"vm-1"}
+    assert [entry.name for entry in (tmp_path / "vmm").iterdir()] == ["vm-1"]

@@ -58,6 +58,7 @@ class QemuDriver:
         self._vms: dict[str, QemuVm] = {}
         self._probe: Probe | None = None
         self._probing = asyncio.Lock()
+        self._probe_ids = {f"probe-{accel}-{os.getpid()}" for accel in probing.ACCELERATORS}
 
     # -- what it can do
 
@@ -117,7 +118,7 @@ class QemuDriver:
         jail = self._jails.jail(spec.id)
         with ExitStack() as opened:
             disks = [opened.enter_context(_Descriptor.of_disk(disk.path, disk.read_only)) for disk in spec.disks]
-            uid = jail.make(spec.limits)
+            uid = _made(jail, spec)
             try:
                 return await self._launch(spec, accel, jail, uid, kernel, initramfs, [int(disk) for disk in disks])
             except BaseException:
@@ -191,8 +192,16 @@ class QemuDriver:
         except BaseException:
             await asyncio.shield(vm.discard())
             raise
-        self._vms[jail.id] = vm
+        return self._keep(vm)
+
+    def _keep(self, vm: QemuVm) -> QemuVm:
+        self._vms[vm.id] = vm
+        vm.when_ended(lambda: self._forget(vm))
         return vm
+
+    def _forget(self, vm: QemuVm) -> None:
+        if self._vms.get(vm.id) is vm:
+            del self._vms[vm.id]
 
     async def restore(self, spec: VmSpec, folder: Path) -> QemuVm:
         raise UnsupportedError("this driver restores no snapshots")
@@ -209,18 +218,23 @@ class QemuDriver:
             await self.clean(vm_id)
             return None
         output = console.reopen(pid, self._settings.console_kib << 10)
-        vm = QemuVm(self._jails.jail(vm_id), pid, started, output, self._settings, self._tasks)
+        try:
+            vm = QemuVm(self._jails.jail(vm_id), pid, started, output, self._settings, self._tasks)
+        except ProcessLookupError:  # it ended just now
+            output.close()
+            await self.clean(vm_id)
+            return None
         try:
             await vm.connect()
         except CuboidError as error:
             log.warning("a VMM cannot be reached and is ended", vm=vm_id, error=error)
             await vm.discard()
             return None
-        self._vms[vm_id] = vm
-        return vm
+        return self._keep(vm)
 
     async def leftovers(self, known: set[str]) -> list[str]:
-        return sorted(await asyncio.to_thread(self._jails.ids) - known)
+        found = await asyncio.to_thread(self._jails.ids) - known
+        return sorted(vm_id for vm_id in found if vm_id not in self._probe_ids)
 
     async def clean(self, vm_id: str) -> None:
         check_id(vm_id)
@@ -233,6 +247,13 @@ class QemuDriver:
             await vm.release()
         self._vms.clear()
         await self._tasks.cancel()
+
+
+def _made(jail: Jail, spec: VmSpec) -> int:
+    try:
+        return jail.make(spec.limits)
+    except OSError as error:
+        raise UnavailableError(f"the host has no place for VM {spec.id}: {error.strerror}") from error
 
 
 class _Descriptor:

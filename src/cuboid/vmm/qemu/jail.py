@@ -72,6 +72,13 @@ class Jail:
             self.folder.mkdir(mode=0o700)
         except FileExistsError as error:
             raise AlreadyExistsError(f"a VM {self.id} exists already") from error
+        try:
+            return self._fill(limits)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _fill(self, limits: HostLimits) -> int:
         self.root.mkdir()
         self.group.create(Limits(limits.cpu_millis, limits.cpu_weight, limits.memory_mib << 20, limits.pids))
         return self._take_user()
@@ -123,7 +130,16 @@ class Jail:
 
     def _pids(self, users: list[int]) -> set[int]:
         """By cgroup, for what has joined it; by user, for what runs on a host without cgroups."""
-        return processes.living(self.group.pids()) | processes.of_users(users)
+        return processes.living(self.group.pids() | self._recorded()) | processes.of_users(users)
+
+    def _recorded(self) -> set[int]:
+        """The pid that the launcher wrote down, if it still is ours: on a host without cgroups, between its fork and
+        its change of user nothing else leads to it."""
+        with suppress(OSError, ValueError):
+            pid = int(self.pid_file.read_text())
+            if self.id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return {pid}
+        return set()
 
 
 def _target(link: Path) -> str:

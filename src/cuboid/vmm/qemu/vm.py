@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,10 @@ class QemuVm:
     async def wait(self) -> Ended:
         return await asyncio.shield(self._ended)
 
+    def when_ended(self, hook: Callable[[], None]) -> None:
+        """`hook` is called when the VM has ended and nothing of it is left."""
+        self._ended.add_done_callback(lambda _: hook())
+
     async def wait_for(self, seconds: float) -> Ended:
         return await within(seconds, self.wait(), f"the end of VM {self.id}")
 
@@ -163,6 +167,7 @@ class QemuVm:
         if self._cause is not None:
             return
         self._cause = cause
+        self._state = State.ENDED
         self._signal(signal.SIGTERM)
         asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._signal, signal.SIGKILL)
 
