@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from tests.harness.guest_rig import REAL_SETUP, Rig, real_guest
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.client import AgentClient
 from cuboid.guest.errors import CommandError, GuestConflictError, GuestError, GuestNotFoundError
 from cuboid.guest.fake import FakeAgent
-from tests.harness.guest_rig import REAL_SETUP, Rig, real_guest
 
 SLEEPER = ["sleep", "1000"]
 

@@ -27,7 +27,9 @@ from cuboid.lib.paths import write_atomic
 
 PAGE = 4096
 FOLDERS = ("dev", "etc", "lib", "lib/modules", "mnt", "proc", "run", "sys", "tmp")
-CONSOLE = (5, 1)  # /dev/console: the kernel opens it for PID 1 before devtmpfs is there
+# Before devtmpfs is there: the kernel opens the console for PID 1, and without one (its driver is a module) the agent's
+# run-time library opens /dev/null in its place, or aborts.
+DEVICES = {"dev/console": (5, 1), "dev/null": (1, 3)}
 
 # Loaded at boot, in this order: every pod has disks, an image and a network.
 BOOT = ("virtio_mmio", "virtio_blk", "virtio_net", "erofs", "overlay")
@@ -133,7 +135,7 @@ def members(agent: bytes, modules: Modules, demand: Sequence[str] = DEMAND) -> l
     load = "".join(f"/{where[name]}\n" for name in boot).encode()
     return [
         *(Member(name, stat.S_IFDIR | 0o755) for name in FOLDERS),
-        Member("dev/console", stat.S_IFCHR | 0o600, device=CONSOLE),
+        *(Member(name, stat.S_IFCHR | 0o600, device=device) for name, device in DEVICES.items()),
         Member("init", stat.S_IFREG | 0o755, agent),
         Member("etc/modules.load", stat.S_IFREG | 0o644, load),
         *(Member(path, stat.S_IFREG | 0o644, modules.content(name)) for name, path in where.items()),
