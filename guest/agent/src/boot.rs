@@ -1,0 +1,191 @@
+//! From a kernel's first process to an agent that can be spoken to.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Context, Failure, Outcome};
+use crate::modules;
+use crate::sys::{files, mount, process};
+
+/// Where everything of the agent lives, in memory.
+pub const RUN: &str = "/run/cuboid";
+/// The cgroup above those of the containers.
+pub const PODS: &str = "/sys/fs/cgroup/pod";
+const PORT_NAME: &str = "cuboid.agent.0";
+const PORT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Settings from the kernel's command line: `cuboid.KEY=VALUE`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `cuboid.port=NAME`: the virtio port of the channel.
+    pub port: Option<String>,
+    /// `cuboid.end=reset`: end by a reset instead of the power switch.
+    pub reset: bool,
+    /// `cuboid.debug=1`: say more on the console.
+    pub debug: bool,
+}
+
+impl Options {
+    pub fn parse(line: &str) -> Self {
+        let mut options = Self::default();
+        for (key, value) in line.split_ascii_whitespace().filter_map(|word| word.split_once('=')) {
+            match key {
+                "cuboid.port" => options.port = Some(value.to_owned()),
+                "cuboid.end" => options.reset = value == "reset",
+                "cuboid.debug" => options.debug = value == "1",
+                _ => {}
+            }
+        }
+        options
+    }
+}
+
+/// A line on the console.
+pub fn say(message: &str) {
+    eprintln!("cuboid-agent: {message}");
+}
+
+/// The reason on the console, then the end of the machine.
+pub fn fatal(reason: &str) -> ! {
+    say(&format!("fatal: {reason}"));
+    end_machine()
+}
+
+/// Turns the machine off, in the way the command line asks for.
+pub fn end_machine() -> ! {
+    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if Options::parse(&line).reset { process::reset_machine() } else { process::power_off() }
+}
+
+/// A panic is a fatal error: without PID 1 there is no machine.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| fatal(&format!("{panic}").replace('\n', " "))));
+}
+
+/// Mounts what the kernel offers and loads the modules of the channel.
+pub fn prepare() -> Outcome<Options> {
+    become_movable_root()?;
+    mount_all()?;
+    open_console();
+    enable_controllers()?;
+    let line = fs::read_to_string("/proc/cmdline").context("reading the kernel's command line")?;
+    let options = Options::parse(&line);
+    modules::load_list(Path::new("/etc/modules.load"))?;
+    Ok(options)
+}
+
+/// Puts a mount of the initramfs over itself: pivot_root refuses to leave the first root, which has no mount below it.
+fn become_movable_root() -> Outcome<()> {
+    let what = "moving the root";
+    fs::create_dir_all("/mnt").context(what)?;
+    mount::mount("/", "/mnt", "", libc::MS_BIND, "").context(what)?;
+    std::env::set_current_dir("/mnt").context(what)?;
+    mount::mount(".", "/", "", libc::MS_MOVE, "").context(what)?;
+    mount::chroot_here().context(what)
+}
+
+fn mount_all() -> Outcome<()> {
+    const QUIET: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    let table = [
+        ("proc", "/proc", QUIET, ""),
+        ("sysfs", "/sys", QUIET, ""),
+        ("devtmpfs", "/dev", libc::MS_NOSUID, "mode=755"),
+        ("tmpfs", "/run", libc::MS_NOSUID | libc::MS_NODEV, "mode=755"),
+        ("cgroup2", "/sys/fs/cgroup", QUIET, ""),
+    ];
+    for (kind, path, flags, data) in table {
+        let what = || format!("mounting {path}");
+        fs::create_dir_all(path).context_with(what)?;
+        mount::mount(kind, path, kind, flags, data).context_with(what)?;
+    }
+    fs::create_dir_all(RUN).context("making the run folder")
+}
+
+/// The kernel gave PID 1 the console if it had one; with a late console (hvc0) it did not.
+fn open_console() {
+    for path in ["/dev/console", "/dev/hvc0"] {
+        if let Ok(console) = fs::OpenOptions::new().read(true).write(true).open(path) {
+            // Without a console there is nobody to tell.
+            let _ = process::place(console.as_fd(), 1).and_then(|()| process::place(console.as_fd(), 2));
+            return;
+        }
+    }
+}
+
+fn enable_controllers() -> Outcome<()> {
+    fs::create_dir_all(PODS).context("making the pod's cgroup")?;
+    for folder in ["/sys/fs/cgroup", PODS] {
+        for controller in ["cpu", "memory", "pids", "io", "cpuset"] {
+            let written = fs::write(format!("{folder}/cgroup.subtree_control"), format!("+{controller}"));
+            // A kernel without one of them still runs containers, without that limit.
+            if let Err(error) = written {
+                say(&format!("no {controller} controller: {}", crate::error::reason(&error)));
+            }
+        }
+    }
+    // The last process that the kernel may choose when memory runs out.
+    fs::write("/proc/self/oom_score_adj", "-1000").context("leaving the reach of the OOM killer")
+}
+
+/// Waits for the port of the channel to appear and gives its device.
+pub async fn find_port(options: &Options) -> Outcome<PathBuf> {
+    let name = options.port.as_deref().unwrap_or(PORT_NAME);
+    let found = tokio::time::timeout(PORT_DEADLINE, async {
+        loop {
+            if let Some(path) = port_named(name) {
+                return path;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    found.await.map_err(|_| Failure::new(crate::error::Code::NotFound, format!("there is no virtio port named {name}")))
+}
+
+fn port_named(name: &str) -> Option<PathBuf> {
+    let ports = fs::read_dir("/sys/class/virtio-ports").ok()?;
+    let port = ports.flatten().find(|port| {
+        fs::read_to_string(port.path().join("name")).is_ok_and(|found| found.trim_end() == name)
+    })?;
+    let device = Path::new("/dev").join(port.file_name());
+    device.exists().then_some(device)
+}
+
+/// Ends all processes, writes everything to the disks, and turns the machine off.
+pub fn shut_down() -> ! {
+    // -1: every process but this one, which is PID 1.
+    let _ = process::kill(-1, libc::SIGKILL);
+    for _ in 0..100 {
+        while process::reap().is_some() {}
+        if fs::read_to_string(format!("{PODS}/cgroup.events")).is_ok_and(|text| text.contains("populated 0")) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    files::sync_all();
+    unmount_all();
+    end_machine()
+}
+
+/// Unmounts what lies below the run folder, the youngest first.
+fn unmount_all() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let ours = |line: &&str| line.split(' ').nth(4).is_some_and(|path| path.starts_with(RUN));
+    for path in mounts.lines().rev().filter(ours).filter_map(|line| line.split(' ').nth(4)) {
+        // What is still in use has been synced.
+        let _ = mount::unmount(path, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_words_of_the_command_line_count() {
+        let options = Options::parse("console=hvc0 quiet cuboid.port=x.1 cuboid.end=reset cuboid.other=1 panic=-1\n");
+        assert_eq!(options, Options { port: Some("x.1".into()), reset: true, debug: false });
+        assert_eq!(Options::parse(""), Options::default());
+    }
+}

@@ -1,0 +1,74 @@
+//! Attaching to a running container: its output from now on, and its standard input.
+
+use std::rc::Rc;
+
+use tokio::sync::mpsc;
+
+use super::Container;
+use super::io::Port;
+use crate::channel::{Incoming, StreamHandle};
+use crate::error::Outcome;
+use crate::pb;
+
+/// Reads that wait for one listener at most; then the container's output waits for it.
+const WAITING: usize = 8;
+
+/// Serves one attachment to its end. The container stays whatever happens here.
+pub async fn attach(container: Rc<Container>, call: pb::Attach, stream: StreamHandle) -> Outcome<()> {
+    container.require_running()?;
+    let (sender, mut pieces) = mpsc::channel(WAITING);
+    container.listeners.borrow_mut().push(sender);
+    let stdin = container.stdin.borrow().clone().filter(|_| call.stdin);
+    let output = async {
+        while let Some((channel, bytes)) = pieces.recv().await {
+            let wanted = if channel == 2 { call.stderr } else { call.stdout };
+            if wanted && stream.send(channel, &bytes).await.is_err() {
+                return;
+            }
+        }
+        let mut ended = container.ended.subscribe();
+        // The sender lives in the container, which lives here.
+        let _ = ended.wait_for(|ended| *ended).await;
+        let exit = container.exit.borrow().clone().unwrap_or_default();
+        stream.reply(pb::reply::Reply::Exit(exit)).await;
+    };
+    let input = async {
+        feed(&stream, stdin, || close_stdin(&container)).await;
+    };
+    tokio::select! {
+        () = output => {}
+        () = input => {}
+    }
+    if call.stdin && container.call.stdin_once {
+        close_stdin(&container);
+    }
+    Ok(())
+}
+
+fn close_stdin(container: &Container) {
+    if container.call.stdin_once {
+        container.stdin.take();
+    }
+}
+
+/// Writes what the host sends to standard input until the host is gone. `ended` is called at the end of the input.
+pub async fn feed(stream: &StreamHandle, mut stdin: Option<Rc<Port>>, ended: impl Fn()) {
+    loop {
+        match stream.recv().await {
+            Some(Incoming::Data(_, bytes)) => {
+                let closed = match &stdin {
+                    Some(port) => port.write_all(&bytes).await.is_err(),
+                    None => false,
+                };
+                if closed {
+                    stdin = None;
+                }
+            }
+            Some(Incoming::End(_)) => {
+                stdin = None;
+                ended();
+            }
+            Some(Incoming::Reset) | None => return,
+        }
+    }
+}

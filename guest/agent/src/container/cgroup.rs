@@ -1,0 +1,165 @@
+//! A container's cgroup: limits, counters, the end of everything in it.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::boot::PODS;
+use crate::error::{Context, Outcome};
+use crate::pb;
+
+const CPU_PERIOD_US: u64 = 100_000;
+
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes the cgroup with its limits; one that an earlier attempt left is taken over.
+    pub fn create(name: &str, resources: &pb::Resources) -> Outcome<Self> {
+        let path = Path::new(PODS).join(name);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+        .context("making the container's cgroup")?;
+        let cgroup = Self { path };
+        for (file, value) in settings(resources) {
+            let written = fs::write(cgroup.path.join(file), &value);
+            written.context_with(|| format!("setting {file} to {value}"))?;
+        }
+        Ok(cgroup)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A descriptor for clone3.
+    pub fn open(&self) -> io::Result<OwnedFd> {
+        crate::sys::files::open_path(&self.path.to_string_lossy())
+    }
+
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path.join(file)).unwrap_or_default()
+    }
+
+    /// A key of a flat keyed file such as memory.events; 0 if it is not there.
+    pub fn value(&self, file: &str, key: &str) -> u64 {
+        keyed(&self.read(file), key)
+    }
+
+    pub fn number(&self, file: &str) -> u64 {
+        self.read(file).trim().parse().unwrap_or(0)
+    }
+
+    /// How often the OOM killer has ended a process of it, for its own limit or the whole guest's.
+    pub fn oom_kills(&self) -> u64 {
+        self.value("memory.events", "oom_kill")
+    }
+
+    /// SIGKILL to everything in it.
+    pub fn kill(&self) {
+        // It may be gone already.
+        let _ = fs::write(self.path.join("cgroup.kill"), "1");
+    }
+
+    /// Every process in it, and in cgroups that it made.
+    pub fn processes(&self) -> Vec<i32> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.path.clone()];
+        while let Some(folder) = folders.pop() {
+            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+            folders.extend(children(&folder));
+        }
+        found
+    }
+
+    /// Ends what is in it and removes it, with the cgroups that it made.
+    pub async fn remove(&self) {
+        for _ in 0..200 {
+            self.kill();
+            if remove_tree(&self.path).is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for child in children(path) {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The files to write and what.
+fn settings(resources: &pb::Resources) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    if resources.cpu_millis > 0 {
+        let quota = (u64::from(resources.cpu_millis) * CPU_PERIOD_US / 1_000).max(1_000);
+        found.push(("cpu.max", format!("{quota} {CPU_PERIOD_US}")));
+    }
+    if resources.cpu_weight > 0 {
+        found.push(("cpu.weight", resources.cpu_weight.clamp(1, 10_000).to_string()));
+    }
+    if resources.memory_bytes > 0 {
+        found.push(("memory.max", resources.memory_bytes.to_string()));
+        // As Kubernetes does: a container without one of its processes is rarely worth anything.
+        found.push(("memory.oom.group", "1".to_owned()));
+    }
+    if resources.pids > 0 {
+        found.push(("pids.max", resources.pids.to_string()));
+    }
+    found
+}
+
+/// The number after `key` in lines of "key number".
+pub fn keyed(text: &str, key: &str) -> u64 {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(found, _)| *found == key).and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_become_the_kernel_s_files() {
+        let resources = pb::Resources { cpu_millis: 250, cpu_weight: 20_000, memory_bytes: 1 << 20, pids: 7 };
+        let expected = [
+            ("cpu.max", "25000 100000"),
+            ("cpu.weight", "10000"),
+            ("memory.max", "1048576"),
+            ("memory.oom.group", "1"),
+            ("pids.max", "7"),
+        ];
+        let found = settings(&resources);
+        assert_eq!(found.iter().map(|(file, value)| (*file, value.as_str())).collect::<Vec<_>>(), expected);
+        assert!(settings(&pb::Resources::default()).is_empty());
+    }
+
+    #[test]
+    fn the_kernel_takes_no_quota_below_a_millisecond() {
+        let resources = pb::Resources { cpu_millis: 1, ..Default::default() };
+        assert_eq!(settings(&resources)[0].1, "1000 100000");
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_whole_name() {
+        assert_eq!(keyed("oom 3\noom_kill 2\n", "oom_kill"), 2);
+        assert_eq!(keyed("oom 3\n", "oom_kill"), 0);
+    }
+}

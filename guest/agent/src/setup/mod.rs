@@ -1,0 +1,237 @@
+//! The pod's machine: what `Setup` asks for, once after boot.
+
+pub mod devices;
+pub mod names;
+pub mod netlink;
+pub mod network;
+pub mod volumes;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use crate::agent::Agent;
+use crate::boot::{PODS, RUN};
+use crate::container::rootfs::VolumeMount;
+use crate::container::{child, spawn};
+use crate::error::{Code, Context, Failure, Outcome};
+use crate::logs::Log;
+use crate::pb;
+use crate::sys::{files, mount, process};
+use volumes::Volume;
+
+const SHM_BYTES: u64 = 64 << 20;
+const LOG_SPOOL_BYTES: u64 = 16 << 20;
+
+/// The machine after set-up.
+pub struct Pod {
+    pub hostname: String,
+    pub writable: String,
+    pub shm: String,
+    /// The first process of the pod, if containers share their processes.
+    pub init: Option<spawn::Spawned>,
+    images: HashMap<String, String>,
+    pub volumes: RefCell<HashMap<String, Volume>>,
+    log_spool_bytes: u64,
+}
+
+impl Pod {
+    /// Where the image is mounted.
+    pub fn image(&self, name: &str) -> Outcome<String> {
+        let found = self.images.get(name).cloned();
+        found.ok_or_else(|| Failure::new(Code::NotFound, format!("the pod has no image device named {name}")))
+    }
+
+    pub fn volume(&self, name: &str) -> Outcome<Volume> {
+        let found = self.volumes.borrow().get(name).cloned();
+        found.ok_or_else(|| Failure::new(Code::NotFound, format!("the pod has no volume {name}")))
+    }
+
+    /// Where the volumes are that a container mounts.
+    pub fn mounts(&self, wanted: &[pb::Mount]) -> Outcome<Vec<VolumeMount>> {
+        let source = |mount: &pb::Mount| {
+            let source = self.volume(&mount.volume)?.path;
+            Ok(VolumeMount { source, mount: mount.clone() })
+        };
+        wanted.iter().map(source).collect()
+    }
+
+    pub fn new_log(&self, name: &str) -> Log {
+        Log::new(format!("{}/logs/{name}", self.writable).into(), self.log_spool_bytes)
+    }
+
+    pub fn has_file(&self, path: &str) -> bool {
+        fs::exists(path).unwrap_or(false)
+    }
+}
+
+/// Durations of the parts of the set-up.
+struct Phases {
+    last: u64,
+    found: HashMap<String, u64>,
+}
+
+impl Phases {
+    fn end(&mut self, name: &str) {
+        let now = files::since_boot_ns();
+        self.found.insert(name.to_owned(), now - self.last);
+        self.last = now;
+    }
+}
+
+/// Does everything that the call asks for.
+pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::SetupDone)> {
+    let begin = files::since_boot_ns();
+    let mut phases = Phases { last: begin, found: HashMap::from([("boot".to_owned(), begin)]) };
+    set_time(call.now_unix_ns, &call.entropy)?;
+    set_names(call)?;
+    phases.end("identity");
+    if !call.interfaces.is_empty() {
+        agent.modules.borrow_mut().need("virtio_net")?;
+    }
+    network::set_up(&call.interfaces).await?;
+    set_sysctls(&call.sysctls)?;
+    phases.end("network");
+    let images = mount_images(agent, &call.images).await?;
+    phases.end("images");
+    let writable = mount_writable(agent, call.writable.as_ref()).await?;
+    phases.end("writable");
+    let volumes = make_volumes(agent, &call.volumes, &writable).await?;
+    phases.end("volumes");
+    let shm = make_shared_memory(call.shm_bytes)?;
+    let init = if call.share_process_namespace { Some(start_init(agent).await?) } else { None };
+    phases.end("rest");
+    phases.found.insert("total".to_owned(), files::since_boot_ns() - begin);
+    let pod = Pod {
+        hostname: call.hostname.clone(),
+        writable,
+        shm,
+        init,
+        images,
+        volumes: RefCell::new(volumes),
+        log_spool_bytes: if call.log_spool_bytes == 0 { LOG_SPOOL_BYTES } else { call.log_spool_bytes },
+    };
+    let done = pb::SetupDone {
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        memory_bytes: crate::stats::memory().0,
+        phases_ns: phases.found,
+    };
+    Ok((pod, done))
+}
+
+/// Clock and randomness; 0 and nothing leave them be.
+pub fn set_time(now_unix_ns: u64, entropy: &[u8]) -> Outcome<()> {
+    if now_unix_ns > 0 {
+        files::set_clock(now_unix_ns).context("setting the clock")?;
+    }
+    if entropy.is_empty() {
+        return Ok(());
+    }
+    let random = File::options().write(true).open("/dev/urandom").context("opening the random generator")?;
+    files::add_entropy(&random, &entropy[..entropy.len().min(4_096)]).context("adding entropy")
+}
+
+fn set_names(call: &pb::Setup) -> Outcome<()> {
+    let what = "writing the pod's names";
+    process::set_hostname(&call.hostname).context("setting the host name")?;
+    process::set_domainname(&call.domainname).context("setting the domain name")?;
+    fs::create_dir_all(format!("{RUN}/etc")).context(what)?;
+    fs::write(format!("{RUN}/etc/hosts"), names::hosts(call)).context(what)?;
+    fs::write(format!("{RUN}/etc/hostname"), format!("{}\n", call.hostname)).context(what)?;
+    match names::resolver(call.resolver.as_ref()) {
+        Some(text) => fs::write(format!("{RUN}/etc/resolv.conf"), text).context(what),
+        None => Ok(()),
+    }
+}
+
+fn set_sysctls(wanted: &HashMap<String, String>) -> Outcome<()> {
+    for (name, value) in wanted {
+        let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
+        if path.split('/').any(|part| part.is_empty() || part == "..") {
+            return Err(Failure::invalid(format!("{name} is no sysctl")));
+        }
+        fs::write(format!("/proc/sys/{path}"), value).context_with(|| format!("setting the sysctl {name}"))?;
+    }
+    Ok(())
+}
+
+async fn mount_images(agent: &Rc<Agent>, wanted: &[pb::Device]) -> Outcome<HashMap<String, String>> {
+    if !wanted.is_empty() {
+        agent.modules.borrow_mut().need("virtio_blk")?;
+        agent.modules.borrow_mut().need("erofs")?;
+    }
+    let mut found = HashMap::new();
+    for (number, image) in wanted.iter().enumerate() {
+        let device = devices::find(&image.serial).await?;
+        let folder = format!("{RUN}/images/{number}");
+        devices::mount_at(&agent.reaper(), &device, &folder, "erofs", libc::MS_RDONLY | libc::MS_NOATIME, "").await?;
+        found.insert(image.name.clone(), folder);
+    }
+    Ok(found)
+}
+
+/// The writable device, or memory if there is none.
+async fn mount_writable(agent: &Rc<Agent>, device: Option<&pb::Device>) -> Outcome<String> {
+    let folder = format!("{RUN}/writable");
+    match device.filter(|device| !device.serial.is_empty()) {
+        Some(device) => {
+            agent.modules.borrow_mut().need("virtio_blk")?;
+            agent.modules.borrow_mut().need("ext4")?;
+            let path = devices::find(&device.serial).await?;
+            devices::mount_at(&agent.reaper(), &path, &folder, "ext4", libc::MS_NOATIME, "").await?;
+        }
+        None => {
+            fs::create_dir_all(&folder).context("making the writable folder")?;
+            mount::mount("tmpfs", &folder, "tmpfs", 0, "mode=755").context("mounting the writable folder")?;
+        }
+    }
+    fs::create_dir_all(format!("{folder}/logs")).context("making the log folder")?;
+    Ok(folder)
+}
+
+async fn make_volumes(
+    agent: &Rc<Agent>,
+    wanted: &[pb::Volume],
+    writable: &str,
+) -> Outcome<HashMap<String, Volume>> {
+    let mut found = HashMap::new();
+    for volume in wanted {
+        match &volume.source {
+            Some(pb::volume::Source::Nfs(_)) => agent.modules.borrow_mut().need("nfsv4")?,
+            Some(pb::volume::Source::Block(block)) => {
+                agent.modules.borrow_mut().need("virtio_blk")?;
+                agent.modules.borrow_mut().need(&block.fs_type)?;
+            }
+            _ => {}
+        }
+        found.insert(volume.name.clone(), volumes::make(&agent.reaper(), volume, writable).await?);
+    }
+    Ok(found)
+}
+
+fn make_shared_memory(bytes: u64) -> Outcome<String> {
+    let folder = format!("{RUN}/shm");
+    let what = "mounting the shared memory";
+    fs::create_dir_all(&folder).context(what)?;
+    let options = format!("mode=1777,size={}", if bytes == 0 { SHM_BYTES } else { bytes });
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    mount::mount("shm", &folder, "tmpfs", flags, &options).context(what)?;
+    Ok(folder)
+}
+
+/// The first process of a shared process namespace: it reaps what the containers leave behind, and does nothing else.
+async fn start_init(agent: &Rc<Agent>) -> Outcome<spawn::Spawned> {
+    let (folder, what) = (format!("{PODS}/.init"), "making the first process's cgroup");
+    fs::create_dir_all(&folder).context(what)?;
+    let cgroup = files::open_path(&folder).context(what)?;
+    let flags = (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64;
+    spawn::spawn(&agent.reaper(), flags, None, cgroup.as_fd(), idle)
+}
+
+fn idle() -> Outcome<Infallible> {
+    child::prepare()?;
+    process::rest_and_reap()
+}
