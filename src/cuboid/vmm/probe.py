@@ -1,6 +1,6 @@
 """Which accelerator works on this host: found by booting a real kernel, for an openable /dev/kvm proves nothing.
 
-The guest is a 132-byte PID 1 that turns the machine off. Its kernel gets as far as user space or it does not. The
+The guest is a 144-byte PID 1 that turns the machine off. Its kernel gets as far as user space or it does not. The
 answer is kept on disk, by host boot, CPU, VMM and kernel.
 """
 
