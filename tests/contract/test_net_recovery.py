@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness.network import HostNet, Who, host_net, inside, missing
 
 from cuboid.lib import proc
 from cuboid.lib.errors import (
@@ -29,6 +28,7 @@ from cuboid.lib.errors import (
 from cuboid.lib.linux import netns
 from cuboid.net.base import PortMapping
 from cuboid.net.network import CniNetwork
+from tests.harness.network import HostNet, Who, host_net, inside, missing
 
 pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(missing()), reason=missing())]
 WHO: Who = {"namespace": "default", "name": "web"}
@@ -146,7 +146,7 @@ async def test_a_wrong_configuration_is_refused_by_file_and_fault(host: HostNet)
 
 async def test_a_cancelled_attach_leaves_nothing(host: HostNet) -> None:
     plugin(host, "slow", add="exec sleep 60")
-    network = with_plugins(host, "slow")
+    network = with_plugins(host, "slow", plugin_deadline=0.5)
     task = asyncio.create_task(network.attach("pod-1", **WHO))
     while not calls(host, "slow"):
         await asyncio.sleep(0.02)
@@ -154,6 +154,30 @@ async def test_a_cancelled_attach_leaves_nothing(host: HostNet) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert host.leftovers() == []
+
+
+async def test_many_first_attaches_at_once_all_succeed(host: HostNet) -> None:
+    """Each of the first ones wants to make the chains that all pods share."""
+    network = host.network(parallel=8)
+    wanted = [network.attach(f"pod-{n}", **WHO, ports=(PortMapping(8000 + n, 80),)) for n in range(8)]
+    attachments = await asyncio.gather(*wanted)
+    assert len({attachment.ip for attachment in attachments}) == 8
+    await network.clean(set())
+    assert host.leftovers() == []
+
+
+async def test_an_attach_cancelled_at_any_moment_leaves_nothing(host: HostNet) -> None:
+    network = host.network()
+    await network.attach("first", **WHO)
+    await network.detach("first")
+    for number, delay in enumerate((0.0, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.05, 0.08, 0.11)):
+        task = asyncio.create_task(network.attach(f"pod-{number}", **WHO, ports=(PortMapping(8080, 80),)))
+        await asyncio.sleep(delay)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await network.detach(f"pod-{number}")
+        assert host.leftovers() == [], f"cancelled after {delay} s"
 
 
 KILLED = """

@@ -14,6 +14,28 @@ T = TypeVar("T")
 log = get_log(__name__)
 
 
+async def to_the_end(future: asyncio.Future[T]) -> T:
+    """Await what cannot be interrupted (a thread's work). A cancellation is raised too, but after it has ended."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if not future.done():
+            await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()  # taken note of: the cancellation is what is raised
+        raise
+
+
+async def uninterrupted(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end even when cancelled. It must end by itself in bounded time."""
+    return await to_the_end(asyncio.ensure_future(coroutine))
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run blocking work in a thread, to its end even when cancelled: then nothing goes on behind the caller's back."""
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(None, function))
+
+
 @asynccontextmanager
 async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
     """Raises DeadlineError naming `what` if the block takes longer than `seconds`."""

@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from cuboid.lib.aio import in_thread
 from cuboid.lib.errors import CuboidError, InvalidError
 from cuboid.lib.linux import netns
 from cuboid.lib.log import get_log
@@ -60,8 +61,8 @@ class CniNetwork:
                 await self._undo(record, lock)
             network = load_list(self._settings, self._ipam)
             record = Record(pod_uid, namespace, name, Phase.ADDING, network.raw, ports, tap_uid)
-            await self._reserve(record)
             try:
+                await self._reserve(record)
                 return await self._make(record, network, lock)
             except (CuboidError, OSError, asyncio.CancelledError):
                 await asyncio.shield(self._undo_quietly(pod_uid, lock))
@@ -80,7 +81,7 @@ class CniNetwork:
 
     async def _reserve(self, record: Record) -> None:
         """The record, then the published ports; nothing is left if one of them is taken."""
-        self._records.put(record)
+        await self._write(record)
         try:
             path = self._records.path(record.uid)
             self._claims.claim(record.ports, pod_uid=record.uid, pod=record.pod, record=path)
@@ -103,8 +104,12 @@ class CniNetwork:
         addresses = pod_addresses(result)
         link = await wire.join(path, addresses, owner=record.tap_uid)
         attachment = self._attachment(record, path, link, addresses, result)
-        self._records.put(replace(record, phase=Phase.ATTACHED, result=result.raw, attachment=attachment))
+        await self._write(replace(record, phase=Phase.ATTACHED, result=result.raw, attachment=attachment))
         return attachment
+
+    async def _write(self, record: Record) -> None:
+        """Durably, and not on the event loop: a slow disk must not hold up other pods."""
+        await in_thread(lambda: self._records.put(record))
 
     def _attachment(
         self, record: Record, path: Path, link: wire.Link, addresses: tuple[str, ...], result: CniResult
@@ -164,11 +169,11 @@ class CniNetwork:
 
     async def _undo(self, record: Record, lock: int) -> None:
         """DEL, then all that is ours. The record goes last: until then this can be repeated."""
-        self._records.put(replace(record, phase=Phase.DELETING))
+        await self._write(replace(record, phase=Phase.DELETING))
         network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
         await self._cni.delete(network, self._container(record, lock), record.result)
         self._forget(record.uid)
-        self._records.drop(record.uid)
+        await in_thread(lambda: self._records.drop(record.uid))
 
     async def _undo_quietly(self, pod_uid: str, lock: int) -> None:
         """After a failed attach: that failure is what the caller wants to hear."""

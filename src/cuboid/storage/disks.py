@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from cuboid.lib.aio import in_thread
 from cuboid.lib.errors import ConflictError, ExhaustedError, NotFoundError
 from cuboid.lib.paths import sync_folder
 from cuboid.storage import ext4
@@ -56,7 +57,7 @@ class LocalDisks:
         template = await self._template(size)
         new = path.with_name(f".{path.name}.new")
         try:
-            await asyncio.to_thread(ext4.copy_sparse, template, new)
+            await in_thread(lambda: ext4.copy_sparse(template, new))
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
@@ -115,9 +116,13 @@ class LocalDisks:
                 )
             if record is None:
                 record = VolumeRecord(namespace, name, ext4.rounded(size_bytes), "", time.time())
-            self._records.put(record.held_by(pod_uid))
+            await self._write(record.held_by(pod_uid))
             await self._ensure_device(record)
             return self._device(namespace, name)
+
+    async def _write(self, record: VolumeRecord) -> None:
+        """Durably, and not on the event loop: a slow disk must not hold up other pods."""
+        await in_thread(lambda: self._records.put(record))
 
     async def _ensure_device(self, record: VolumeRecord) -> None:
         """The record is there first; if making the device fails, it is as before."""
@@ -129,7 +134,7 @@ class LocalDisks:
             await ext4.make(
                 device, record.size_bytes, ext4.LASTING, deadline=self._settings.mkfs_deadline, durable=True
             )
-            sync_folder(device.parent)
+            await in_thread(lambda: sync_folder(device.parent))
         except BaseException:
             self._records.drop(record.namespace, record.name)
             raise
@@ -142,7 +147,7 @@ class LocalDisks:
         async with self._changing:
             for record in self._records.all():
                 if record.holder == pod_uid:
-                    self._records.put(record.held_by(""))
+                    await self._write(record.held_by(""))
 
     def volumes(self) -> list[NamedVolume]:
         """By namespace and name."""

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from cuboid.lib import proc
+from cuboid.lib.aio import in_thread
 from cuboid.lib.errors import ExhaustedError, InvalidError
 
 MIB = 1 << 20
@@ -50,7 +51,7 @@ async def make(path: Path, size_bytes: int, options: tuple[str, ...], *, deadlin
         await proc.run(_command(descriptor, options), timeout=deadline, pass_fds=(descriptor,))
         os.fchown(descriptor, os.getuid(), os.getgid())
         if durable:
-            os.fsync(descriptor)
+            await in_thread(lambda: os.fsync(descriptor))
         new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)

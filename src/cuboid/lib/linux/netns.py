@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from cuboid.lib.aio import to_the_end
 from cuboid.lib.linux import mount
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ async def in_new_thread(function: Callable[[], T]) -> T:
     """Run `function` in a thread that ends with it: what it does to its namespaces harms nobody."""
     executor = ThreadPoolExecutor(1, thread_name_prefix="netns")
     try:
-        return await asyncio.get_running_loop().run_in_executor(executor, function)
+        return await to_the_end(asyncio.get_running_loop().run_in_executor(executor, function))
     finally:
         executor.shutdown(wait=False)
 

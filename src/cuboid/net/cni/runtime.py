@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cuboid.lib import proc
+from cuboid.lib.aio import uninterrupted
 from cuboid.lib.errors import CuboidError, InvalidError, NotFoundError, ProcessError, UnsupportedError
 from cuboid.net.cni import strict
 from cuboid.net.cni.config import NetworkList
 from cuboid.net.cni.result import CniResult, parse_error, parse_result
+
+# bridge 1.1.1, last step of DEL, after an ADD that was killed before it had made the pod's masquerading chain.
+_NOTHING_TO_DELETE = re.compile(r"Chain 'CNI-[0-9a-f]+' does not exist")
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class CniRuntime:
     def __init__(self, folders: Sequence[str], *, deadline: float, host_netns: Path | None = None) -> None:
         self._folders = folders
         self._deadline = deadline
+        self._turns = {plugin: asyncio.Lock() for plugin in ("firewall", "portmap")}
         self._prefix: tuple[str, ...] = ("nsenter", f"--net={host_netns}", "--") if host_netns else ()
 
     async def add(
@@ -63,7 +71,8 @@ class CniRuntime:
             except NotFoundError:
                 continue
             except CuboidError as error:
-                failures.append(error)
+                if not _NOTHING_TO_DELETE.search(error.message):
+                    failures.append(error)
         if failures:
             raise failures[0]
 
@@ -120,7 +129,14 @@ class CniRuntime:
         if container is not None:
             environment |= _environment(container)
         lock = container.lock if container else None
-        return await self._run(command, str(plugin["type"]), config, environment, lock)
+        kind = str(plugin["type"])
+        async with self._turn(command, kind):
+            # Killed half-way, plugins leave states that their own DEL does not undo; their deadline bounds the wait.
+            return await uninterrupted(self._run(command, kind, config, environment, lock))
+
+    def _turn(self, command: str, plugin: str) -> AbstractAsyncContextManager[Any]:
+        """Debian 12's firewall and portmap fail when two of them create a chain that all pods share."""
+        return self._turns[plugin] if command == "ADD" and plugin in self._turns else nullcontext()
 
     async def _run(
         self, command: str, plugin: str, config: dict[str, Any], environment: dict[str, str], lock: int | None
