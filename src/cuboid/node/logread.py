@@ -41,6 +41,11 @@ class LogOptions:
         return not (self.since or self.timestamps or self.stream)
 
 
+def has_previous(folder: Path) -> bool:
+    """Whether there is an attempt before the current one."""
+    return len(read_index(folder).attempts) > 1
+
+
 async def read_logs(
     folder: Path, options: LogOptions, running: Callable[[], bool] = lambda: False
 ) -> AsyncIterator[bytes]:

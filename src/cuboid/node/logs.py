@@ -16,9 +16,9 @@ from cuboid.lib.aio import within
 from cuboid.lib.errors import CuboidError, HostileError
 from cuboid.lib.log import get_log
 from cuboid.node.logfiles import Limits, Segment, create, notify, prune, read_index, recover, write_index
-from cuboid.node.logread import LogOptions, read_logs
+from cuboid.node.logread import LogOptions, has_previous, read_logs
 
-__all__ = ["Limits", "LogOptions", "LogPump", "notify", "read_logs"]
+__all__ = ["Limits", "LogOptions", "LogPump", "has_previous", "notify", "read_logs"]
 
 log = get_log(__name__)
 COMMIT_SECONDS = 0.25  # longest time that a byte stays unacknowledged on an idle disk

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request
@@ -12,10 +11,9 @@ from starlette.responses import Response, StreamingResponse
 
 from cuboid.kube import status
 from cuboid.kube.types import ContainerStatus
-from cuboid.lib.errors import NotFoundError
 from cuboid.node.access import PodView
 from cuboid.node.kubelet.edge import Edge, flag, number
-from cuboid.node.logs import LogOptions, read_logs
+from cuboid.node.logs import LogOptions, has_previous, read_logs
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
 _STREAMS = {"": "", "All": "", "Stdout": "stdout", "Stderr": "stderr"}
@@ -29,21 +27,10 @@ async def container_logs(request: Request, edge: Edge) -> Response:
     folder = view.log_folder(name)
     if not folder.exists():
         raise status.bad_request(_not_started(view, name))
+    if options.previous and not has_previous(folder):
+        raise status.bad_request(f'previous terminated container "{name}" in pod "{view.pod.metadata.name}" not found')
     pieces = read_logs(folder, options, lambda: _running(edge, view, name))
-    try:
-        first = await anext(pieces, b"")
-    except NotFoundError as error:
-        pod = view.pod.metadata.name
-        raise status.bad_request(f'previous terminated container "{name}" in pod "{pod}" not found') from error
-    return StreamingResponse(_joined(first, pieces), media_type="text/plain; charset=utf-8")
-
-
-async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    if first:
-        yield first
-    async for piece in rest:
-        if piece:
-            yield piece
+    return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
 
 
 def _running(edge: Edge, view: PodView, container: str) -> bool:
