@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Raw = dict[str, Any]
 
 
 class Change(enum.StrEnum):
-    SET = "set"  # added, modified, or part of a new list
+    SET = "set"  # added, modified, or part of a first list
     GONE = "gone"
-    SYNCED = "synced"  # every pod of this node has been told; what has not been is not there
+    SYNCED = "synced"  # the first list is in: `uids` are all pods that there are
 
 
 @dataclass(frozen=True)
 class PodChange:
     change: Change
-    pod: Raw | None = None
+    pod: Raw = field(default_factory=dict)
+    uids: frozenset[str] = frozenset()
 
 
 class Api(Protocol):
     """Errors are those of `cuboid.lib.errors`; a call that gets no answer raises UnavailableError or DeadlineError."""
 
-    def pods(self, node: str) -> AsyncIterator[PodChange]:
-        """The pods bound to this node and their changes, for ever, over any number of reconnections."""
+    async def watch_pods(self, node: str, on_change: Callable[[PodChange], None]) -> None:
+        """Tell of the pods bound to this node and of every change, for ever, over any number of reconnections."""
         ...
 
     async def patch_pod_status(self, namespace: str, name: str, uid: str, status: Raw) -> None:

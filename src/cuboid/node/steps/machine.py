@@ -79,7 +79,7 @@ def watch(work: PodWork, vm: Vm, attempt: int) -> None:
 async def _watch(work: PodWork, vm: Vm, attempt: int) -> None:
     ended = await vm.wait()
     work.leave_gate()
-    await work.submit(vm_ended(work, ended, attempt))
+    work.post(vm_ended(work, ended, attempt))
 
 
 def vm_ended(work: PodWork, ended: Ended, attempt: int) -> ev.VmEnded:
@@ -139,11 +139,7 @@ async def _connect(work: PodWork, attempt: int) -> Guest:
 def _cut_off(work: PodWork, attempt: int, error: CuboidError) -> None:
     """A guest that broke the rules of its channel is not spoken with again: its VM ends."""
     event = ev.VmEnded(at=work.now, attempt=attempt, cause="HostileGuest", detail=text(error)[:DETAIL_LIMIT])
-    work.tasks.start(_submit(work, event), name=f"cut/{work.uid}")
-
-
-async def _submit(work: PodWork, event: ev.Event) -> None:
-    await work.submit(event)
+    work.post(event)
 
 
 async def _set_up(work: PodWork, guest: Guest) -> pb.State:

@@ -70,7 +70,7 @@ class Performer:
         else:
             event = await STEPS[kind](self._work, instruction)
         if event is not None:
-            await self._work.submit(event)
+            self._work.post(event)
 
     async def _until_done(self, step: Step, instruction: do.Instruction) -> ev.Event | None:
         pause = RETRY_FIRST

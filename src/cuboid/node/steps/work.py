@@ -38,7 +38,8 @@ class PodWork:
     tools: Tools
     pod: Pod
     folder: Path  # of the pod's record and logs
-    submit: Submit  # hand an event to the pod's queue; returns when it is durable
+    post: Callable[[ev.Event], None]  # hand an event to the pod's queue
+    submit: Submit  # the same; returns when it is durable, UnavailableError if it will not be
     state: Callable[[], Sandbox]
     remember: Callable[[Vm], Awaitable[None]]  # make the VM's handle durable
     last_status: Callable[[], Awaitable[None]]  # write the status and wait for it

@@ -1,0 +1,69 @@
+"""Brings a pod's status to the API: only when it has changed, the newest only, until it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from cuboid.lib.aio import within
+from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, NotFoundError
+from cuboid.lib.log import get_log
+from cuboid.node.api import Api
+
+log = get_log(__name__)
+Raw = dict[str, Any]
+CALL_SECONDS = 10.0
+RETRY_FIRST, RETRY_LONGEST = 0.2, 10.0
+FINAL = (NotFoundError, ConflictError)  # the object is gone, or another pod's by now
+
+
+class StatusWriter:
+    """`render(conditions)` gives the status as it is now; the conditions are those last written."""
+
+    def __init__(self, api: Api, namespace: str, name: str, uid: str, render: Callable[[list[Raw]], Raw]) -> None:
+        self._api = api
+        self._place = (namespace, name, uid)
+        self._render = render
+        self._dirty = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._sent: Raw = {}
+
+    def mark(self) -> None:
+        """Something may have changed."""
+        self._idle.clear()
+        self._dirty.set()
+
+    async def flush(self) -> None:
+        """Wait until the newest status has been written, or cannot be."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            await self._write()
+            if not self._dirty.is_set():
+                self._idle.set()
+
+    async def _write(self) -> None:
+        pause = RETRY_FIRST
+        while True:
+            status = self._render(self._sent.get("conditions", []))
+            if status == self._sent:
+                return
+            try:
+                await within(CALL_SECONDS, self._api.patch_pod_status(*self._place, status), "writing a pod's status")
+                self._sent = status
+                return
+            except FINAL as error:
+                log.debug("no status written", pod=self._place[1], error=str(error))
+                return
+            except InvalidError as error:
+                log.error("the API refuses a status", pod=self._place[1], error=str(error))
+                return
+            except (CuboidError, OSError) as error:
+                log.info("status will be written later", pod=self._place[1], error=str(error))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RETRY_LONGEST)

@@ -1,0 +1,206 @@
+"""One pod of this node: its queue of events, its record, and what is done for it. A serial queue per pod."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cuboid.guest.base import Guest
+from cuboid.kube.types import Pod
+from cuboid.kube.types import pod as parse_pod
+from cuboid.lib.aio import TaskSet
+from cuboid.lib.errors import UnavailableError
+from cuboid.lib.log import get_log
+from cuboid.node import status
+from cuboid.node.receipt import Timeline
+from cuboid.node.records import Record, Records
+from cuboid.node.sandbox import events as ev
+from cuboid.node.sandbox import instructions as do
+from cuboid.node.sandbox.core import step
+from cuboid.node.sandbox.plan import plan
+from cuboid.node.sandbox.state import RunStage, Sandbox
+from cuboid.node.status_writer import StatusWriter
+from cuboid.node.steps.perform import Performer
+from cuboid.node.steps.tools import Tools
+from cuboid.node.steps.work import PodWork
+from cuboid.vmm.base import Vm
+
+log = get_log(__name__)
+SAVE_RETRY_SECONDS = 1.0
+MAX_TIMER = 86_400.0  # seconds; a later one is looked at again then
+Queued = tuple[ev.Event, "asyncio.Future[None] | None"]
+
+
+class PodWorker:
+    """Also the `PodView` of this pod. `on_gone` is called once when nothing is left of it."""
+
+    def __init__(
+        self, tools: Tools, records: Records, record: Record, tasks: TaskSet, on_gone: Callable[[PodWorker], None]
+    ) -> None:
+        pod = parse_pod(record.pod)
+        self._tools = tools
+        self._records = records
+        self._record = record
+        self._on_gone = on_gone
+        self._queue: asyncio.Queue[Queued] = asyncio.Queue()
+        self._saving = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        meta = pod.metadata
+        self._status = StatusWriter(tools.api, meta.namespace, meta.name, meta.uid, self._render)
+        self.work = PodWork(
+            tools=tools, pod=pod, folder=records.folder(meta.uid), post=self.post, submit=self.submit,
+            state=lambda: self.state, remember=self._remember, last_status=self._last_status, tasks=tasks, timeline=Timeline(tools.clock),
+        )  # fmt: skip
+        self._performer = Performer(self.work)
+        self._tasks = [
+            tasks.start(self._run(), name=f"pod/{meta.uid}"),
+            tasks.start(self._status.run(), name=f"status/{meta.uid}"),
+        ]
+
+    # --- PodView -----------------------------------------------------------------------------------------------------
+
+    @property
+    def uid(self) -> str:
+        return self.work.uid
+
+    @property
+    def pod(self) -> Pod:
+        return self.work.pod
+
+    @property
+    def state(self) -> Sandbox:
+        return self._record.sandbox
+
+    @property
+    def containers(self) -> list[str]:
+        return [container.name for container in self.state.plan.containers]
+
+    def guest(self) -> Guest:
+        return self.work.require_guest()
+
+    def running(self, container: str) -> bool:
+        run = self.state.run(container)
+        return run is not None and run.stage is RunStage.RUNNING
+
+    def tty(self, container: str) -> bool:
+        return self.work.container(container).tty
+
+    def log_folder(self, container: str) -> Path:
+        return self.work.log_folder(container)
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    async def submit(self, event: ev.Event) -> None:
+        """Hand an event in; returns when what follows from it is durable, UnavailableError if it will not be."""
+        if self._closed:
+            raise UnavailableError("the pod takes no more events")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((event, done))
+        await done
+
+    def post(self, event: ev.Event) -> None:
+        if not self._closed:
+            self._queue.put_nowait((event, None))
+
+    def update(self, raw: dict[str, Any]) -> None:
+        """The pod object has changed."""
+        pod = parse_pod(raw)
+        before, self.work.pod, self._record.pod = self.work.pod, pod, raw
+        meta = pod.metadata
+        grace = None if meta.deletion_timestamp is None else float(meta.deletion_grace_period_seconds or 0)
+        self.post(ev.Updated(at=self._tools.clock.now(), plan=plan(pod), deleted_grace=grace))
+        shown = (meta.labels, meta.annotations) != (before.metadata.labels, before.metadata.annotations)
+        if shown and self.work.guest is not None and self.work.guest.connected:
+            self._tools.refresher.track(pod, self.work.guest, self.work.facts)
+
+    async def _run(self) -> None:
+        while not self._closed:
+            batch = [await self._queue.get()]
+            while not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            before = self.state
+            instructions = [instruction for event, _ in batch for instruction in self._step(event)]
+            if self.state != before:
+                await self._save()
+            for _, done in batch:
+                if done is not None and not done.done():
+                    done.set_result(None)
+            for instruction in instructions:
+                self._perform(instruction)
+
+    def _step(self, event: ev.Event) -> list[do.Instruction]:
+        self._record.sandbox, instructions = step(self.state, event)
+        return instructions
+
+    def _perform(self, instruction: do.Instruction) -> None:
+        if isinstance(instruction, do.SetTimer):
+            self._set_timer(instruction.at)
+        elif isinstance(instruction, do.PatchStatus):
+            self._status.mark()
+        elif isinstance(instruction, do.RecordEvent):
+            record = self._tools.recorder.warning if instruction.warning else self._tools.recorder.normal
+            record(self.pod, instruction.reason, instruction.message)
+        elif isinstance(instruction, do.Forget):
+            self._forget()
+        else:
+            if isinstance(instruction, do.CreateVm) and instruction.attempt:
+                self.work.timeline.restart()
+            self._performer.perform(instruction)
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at:
+            seconds = min(max(at - self._tools.clock.now(), 0.0), MAX_TIMER)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self.post(ev.TimerFired(at=self._tools.clock.now()))
+
+    # --- record and status -------------------------------------------------------------------------------------------
+
+    async def _save(self) -> None:
+        """Durable when this returns; a full disk is waited for, as nothing may be done that is not on record."""
+        async with self._saving:
+            while True:
+                try:
+                    await asyncio.to_thread(self._records.save, self.uid, self._record)
+                    return
+                except OSError as error:
+                    log.error("cannot write a pod's record", pod=self.pod.metadata.name, error=str(error))
+                await asyncio.sleep(SAVE_RETRY_SECONDS)
+
+    async def _remember(self, vm: Vm) -> None:
+        self._record.handle = vm.handle()
+        await self._save()
+
+    def _render(self, conditions: list[dict[str, Any]]) -> dict[str, Any]:
+        now = self._tools.clock.now()
+        return status.render(self.state, self._record.pod, host_ip=self._tools.host_ip, now=now, previous=conditions)
+
+    async def _last_status(self) -> None:
+        self._status.mark()
+        await self._status.flush()
+
+    def _forget(self) -> None:
+        self._records.remove(self.uid)
+        self.close()
+        self._on_gone(self)
+
+    def close(self) -> None:
+        """No more events; those who wait for one to be durable are told that it is not."""
+        self._closed = True
+        self._set_timer(0.0)
+        while not self._queue.empty():
+            _, done = self._queue.get_nowait()
+            if done is not None and not done.done():
+                done.set_exception(UnavailableError("the pod takes no more events"))
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
