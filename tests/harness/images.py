@@ -81,3 +81,21 @@ def sha256(data: bytes) -> str:
 
 def gzipped(data: bytes) -> bytes:
     return gzip.compress(data, 6, mtime=0)
+
+
+def resum(raw: bytearray) -> bytes:
+    """The archive with the checksum of its first header made right again."""
+    raw[148:156] = b" " * 8
+    raw[148:156] = b"%06o\0 " % sum(raw[:512])
+    return bytes(raw)
+
+
+def gnu_sparse(realsize: int, segments: list[tuple[int, bytes]]) -> bytes:
+    """An old GNU sparse member with at most four segments."""
+    stored = b"".join(data for _, data in segments)
+    raw = bytearray(make_tar([("sparse", stored)], tarfile.GNU_FORMAT))
+    raw[156:157] = b"S"
+    for number, (offset, data) in enumerate(segments):
+        raw[386 + 24 * number : 410 + 24 * number] = b"%011o\0%011o\0" % (offset, len(data))
+    raw[483:495] = b"%011o\0" % realsize
+    return resum(raw)

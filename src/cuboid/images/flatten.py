@@ -15,6 +15,7 @@ from cuboid.lib.errors import HostileError
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
+_AUFS = b".wh..wh."  # that file system's own bookkeeping, still found in old layers
 _MAX_LINKS = 40  # symlinks followed on one path, as in Linux
 # The guest's overlay gives these a meaning; a layer must not.
 _DROPPED_XATTRS = (b"trusted.overlay.", b"user.overlay.")
@@ -76,6 +77,8 @@ class Tree:
             self._describe_root(entry)
             return None
         *folders, name = parts
+        if any(folder.startswith(_AUFS) for folder in folders):
+            return None
         if name.startswith(WHITEOUT):
             self._whiteout(folders, name)
             return None
@@ -130,8 +133,8 @@ class Tree:
 
     def _whiteout(self, folders: list[bytes], name: bytes) -> None:
         hidden = name[len(WHITEOUT) :]
-        if name != OPAQUE and hidden.startswith(WHITEOUT):
-            return  # bookkeeping of AUFS
+        if name != OPAQUE and name.startswith(_AUFS):
+            return
         if hidden in (b"", b".", b".."):
             raise HostileError(f"a layer has the whiteout {show(name)}, which names no file")
         self._known.clear()
@@ -179,6 +182,8 @@ class Tree:
             if child is None:
                 if not make:
                     return Node(Kind.DIRECTORY, self.layer)
+                if part.startswith(WHITEOUT):
+                    raise HostileError(f"the path {show(b'/'.join(path))} runs through a whiteout")
                 child = _children(trail[-1])[part] = self._new(Kind.DIRECTORY)
             if child.kind is Kind.SYMLINK:
                 links += 1

@@ -66,7 +66,7 @@ def parse(text: str) -> Reference:
     registry, path = _split_registry(rest)
     repository, colon, tag = path.partition(":")
     if colon and not _TAG.fullmatch(tag):
-        raise _invalid(text, f"{tag!r} is not a tag")
+        raise _invalid(text, "its tag has other than letters, digits, and . _ - (at most 128)")
     _check_name(text, registry, repository)
     if registry == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
@@ -82,9 +82,9 @@ def _split_registry(text: str) -> tuple[str, str]:
 
 def _check_name(text: str, registry: str, repository: str) -> None:
     if not _REGISTRY.fullmatch(registry) or int(port(registry) or 1) not in range(1, 65536):
-        raise _invalid(text, f"{registry!r} is not a registry's host name")
+        raise _invalid(text, "it does not begin with a registry's host name")
     if not _REPOSITORY.fullmatch(repository):
-        why = "a name is in lower case" if repository != repository.lower() else f"{repository!r} is not a name"
+        why = "a name is in lower case" if repository != repository.lower() else "its name is malformed"
         raise _invalid(text, why)
     if len(registry) + len(repository) + 1 > NAME_MAX:
         raise _invalid(text, f"the name is longer than {NAME_MAX} characters")

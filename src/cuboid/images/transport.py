@@ -152,7 +152,8 @@ class Transport:
                 f"the registry {self.endpoint} does not speak TLS",
                 hint="if it is meant to be plain http, list it in [images] insecure_registries", reason="ErrImagePull",
             )  # fmt: skip
-        why = "it takes too long to connect" if isinstance(error, httpx.ConnectTimeout) else _system_reason(cause, error)
+        slow = isinstance(error, httpx.ConnectTimeout)
+        why = "it takes too long to connect" if slow else _system_reason(cause, error)
         return UnavailableError(
             f"the registry {self.endpoint} cannot be reached: {why}", hint="is its name right, and is it up?",
             reason="ErrImagePull",
