@@ -162,7 +162,7 @@ def _config(context: Context, tokens: Tokens, pair: tls.Pair) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(context, tokens),
         http="httptools",
-        ws="websockets-sansio",
+        ws="wsproto",
         ws_max_size=4 * 1024 * 1024,
         ws_per_message_deflate=False,
         ws_ping_interval=None,

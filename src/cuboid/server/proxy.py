@@ -16,23 +16,20 @@ import httpx
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.typing import Subprotocol
+from wsproto.utilities import LocalProtocolError
 
 from cuboid.kube import status
-from cuboid.lib.errors import CuboidError, UnavailableError, UnsupportedError
+from cuboid.lib.errors import CuboidError, DeadlineError, HostileError, UnavailableError
 from cuboid.lib.log import get_log
 from cuboid.server import nodes
 from cuboid.server.context import Context
 from cuboid.server.paths import Target, parse
+from cuboid.server.upstream import Upstream
 
 log = get_log(__name__)
 
 CONNECT_SECONDS = 10.0
 """Time for the node to answer."""
-MAX_MESSAGE = 4 * 1024 * 1024
-"""Largest WebSocket message passed on, bytes."""
 PROTOCOLS = {
     "exec": ("v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"),
     "portforward": ("SPDY/3.1+portforward.k8s.io", "v2.portforward.k8s.io", "portforward.k8s.io"),
@@ -130,7 +127,7 @@ async def stream(socket: WebSocket, context: Context) -> None:
         await upstream.close()
 
 
-async def _open(socket: WebSocket, context: Context, target: Target) -> ClientConnection:
+async def _open(socket: WebSocket, context: Context, target: Target) -> Upstream:
     pod = context.registry.entry(nodes.POD, target.namespace, target.name).object()
     offered = [name for name in socket.scope.get("subprotocols", []) if name in PROTOCOLS[target.sub]]
     if not offered:
@@ -141,35 +138,12 @@ async def _open(socket: WebSocket, context: Context, target: Target) -> ClientCo
     what = "portForward" if target.sub == "portforward" else target.sub
     url = _url(context, pod, what, container, socket).replace("https://", "wss://", 1)
     try:
-        return await connect(
-            url,
-            ssl=context.kubelet,
-            subprotocols=[Subprotocol(name) for name in offered],
-            compression=None,
-            max_size=MAX_MESSAGE,
-            max_queue=4,
-            open_timeout=CONNECT_SECONDS,
-            proxy=None,
-            ping_interval=None,
-        )
-    except InvalidStatus as error:
-        raise _refused(error) from error
-    except (OSError, TimeoutError, WebSocketException) as error:
+        return await Upstream.open(url, context.kubelet, offered, CONNECT_SECONDS)
+    except (UnavailableError, DeadlineError, HostileError) as error:
         raise _unreachable(pod, error) from error
 
 
-def _refused(error: InvalidStatus) -> CuboidError:
-    response = error.response
-    try:
-        body = httpx.Response(200, content=bytes(response.body or b"")).json()
-    except ValueError:
-        body = {}
-    if response.status_code < 400:
-        return UnsupportedError(f"the node answered {response.status_code} instead of opening a stream")
-    return status.from_status(response.status_code, body if isinstance(body, dict) else {})
-
-
-async def _pump(socket: WebSocket, upstream: ClientConnection) -> None:
+async def _pump(socket: WebSocket, upstream: Upstream) -> None:
     """Ends when either side closed; the other gets the same code."""
     to_node = asyncio.Task(_to_node(socket, upstream), name="to-node")
     to_client = asyncio.Task(_to_client(socket, upstream), name="to-client")
@@ -181,7 +155,7 @@ async def _pump(socket: WebSocket, upstream: ClientConnection) -> None:
         await asyncio.gather(to_node, to_client, return_exceptions=True)
 
 
-async def _to_node(socket: WebSocket, upstream: ClientConnection) -> None:
+async def _to_node(socket: WebSocket, upstream: Upstream) -> None:
     try:
         while True:
             message = await socket.receive()
@@ -190,19 +164,21 @@ async def _to_node(socket: WebSocket, upstream: ClientConnection) -> None:
                 return
             data = message.get("bytes")
             await upstream.send(data if data is not None else message.get("text", ""))
-    except ConnectionClosed:
+    except (OSError, LocalProtocolError):
         return
 
 
-async def _to_client(socket: WebSocket, upstream: ClientConnection) -> None:
+async def _to_client(socket: WebSocket, upstream: Upstream) -> None:
     try:
-        async for data in upstream:
+        while (data := await upstream.recv()) is not None:
             await (socket.send_bytes(data) if isinstance(data, bytes) else socket.send_text(data))
-    except (ConnectionClosed, WebSocketDisconnect):
-        pass
-    code = _sendable(upstream.close_code)
+    except WebSocketDisconnect:
+        return
+    except HostileError as error:
+        log.warning("a node broke a stream", error=str(error))
+        upstream.close_code = 1011
     try:
-        await socket.close(code, upstream.close_reason or "")
+        await socket.close(_sendable(upstream.close_code), upstream.close_reason)
     except (RuntimeError, WebSocketDisconnect):
         return
 
