@@ -16,14 +16,14 @@ from cuboid.storage.names import check_uid, check_volume
 from cuboid.storage.records import VolumeRecord, VolumeRecords
 from cuboid.storage.settings import StorageSettings
 
-_TEMPLATE_FORMAT = 1  # raise it when ext4.EPHEMERAL changes
+_TEMPLATE_FORMAT = 2  # raise it when ext4.ephemeral changes
 
 
 class LocalDisks:
     """Implements `cuboid.storage.base.Disks`. `state` is the root of `cuboid.lib.paths.Paths`.
 
-    A writable layer lives as long as its VM: it has no journal, so after the end of the VM it is to be removed and made
-    anew. One that was made before the host's last boot counts as not there. All files are root's, mode 0600.
+    A writable layer lives as long as its pod, through any number of VMs. One that was made before the host's last boot
+    counts as not there: it was never synced to disk. All files are root's, mode 0600.
     """
 
     def __init__(self, state: Path, settings: StorageSettings) -> None:
@@ -70,7 +70,7 @@ class LocalDisks:
             if path.exists():
                 os.utime(path)
             else:
-                await ext4.make(path, size, ext4.EPHEMERAL, deadline=self._settings.mkfs_deadline, durable=True)
+                await ext4.make(path, size, ext4.ephemeral(size), deadline=self._settings.mkfs_deadline, durable=True)
                 self._drop_old_templates()
         return path
 

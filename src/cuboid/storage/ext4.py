@@ -18,14 +18,21 @@ _NOBODY = 65534
 _FICLONE = 0x40049409  # linux/fs.h
 
 _COMMON = ("-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0")
-# Ephemeral: nothing reads it after its VM has ended, so no journal, no backup superblocks, no room to grow into.
-EPHEMERAL = (
-    *_COMMON,
-    *("-O", "^has_journal,^resize_inode,sparse_super2"),
-    *("-E", "root_owner=0:0,discard,num_backup_sb=0,packed_meta_blocks=1"),
-)
-# Lasting: must come through a killed VM or host, so with a journal and the usual backups.
-LASTING = (*_COMMON, "-O", "has_journal", "-E", "root_owner=0:0,discard,lazy_journal_init=1")
+# The metadata of new file systems is zeroes in a sparse file already, so nothing is written for it.
+_EXTENDED = "root_owner=0:0,discard,lazy_journal_init=1"
+# Lasting: with the usual backups, and room to grow.
+LASTING = (*_COMMON, "-E", _EXTENDED)
+
+
+def ephemeral(size_bytes: int) -> tuple[str, ...]:
+    """Options for a device that ends with its pod: no backups, no room to grow, all tables in one place.
+
+    With a journal all the same: a killed VM's device is mounted again by the pod's next VM. It is small, because what
+    goes round in it takes space on the host.
+    """
+    journal = ("-J", "size=32") if size_bytes >= 1 << 30 else ()  # MiB; below, mkfs itself takes less
+    extended = f"{_EXTENDED},num_backup_sb=0,packed_meta_blocks=1"
+    return (*_COMMON, "-O", "^resize_inode,sparse_super2", "-E", extended, *journal)
 
 
 def rounded(size_bytes: int) -> int:

@@ -19,5 +19,5 @@ class StorageSettings:
         unit="MiB",
         why="free space beyond the reserve without which a new device is refused instead of failing later",
     )
-    mkfs_deadline: float = setting(30.0, unit="s", why="one mkfs.ext4; normally 10 to 60 ms")
+    mkfs_deadline: float = setting(30.0, unit="s", why="one mkfs.ext4; normally 5 to 30 ms")
     templates: int = setting(16, why="empty file systems kept to copy from, one per size; each takes about 0.1 MB")
