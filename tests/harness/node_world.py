@@ -254,6 +254,7 @@ class Host:
     objects: FakeObjects = field(default_factory=FakeObjects)
     recorder: FakeRecorder = field(default_factory=FakeRecorder)
     agents: dict[str, FakeAgent] = field(default_factory=dict)
+    watchers: list[asyncio.Future[None]] = field(default_factory=list)
     boot_id: str = "boot-1"
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -267,12 +268,19 @@ class Host:
         agent = FakeAgent(path, self.scripts)
         self.agents[path.stem] = agent
         await agent.__aenter__()
+        off = asyncio.ensure_future(self._powers_off(agent, path.stem))
+        self.watchers.append(off)
 
         async def stop() -> None:
             self.agents.pop(path.stem, None)
             await agent.__aexit__()
 
         return stop
+
+    async def _powers_off(self, agent: FakeAgent, vm_id: str) -> None:
+        await agent.shut_down.wait()
+        if vm_id in self.vms.machines:
+            await self.driver.guest_power_off(vm_id)
 
     def agent(self) -> FakeAgent:
         """The only guest's."""
@@ -304,6 +312,8 @@ class Host:
                 await task
 
     async def end(self) -> None:
+        for watcher in self.watchers:
+            watcher.cancel()
         for vm in list(self.vms.machines):
             await self.driver.clean(vm)
 

@@ -56,7 +56,7 @@ async def test_a_pod_that_ends_is_succeeded_and_its_logs_are_on_the_host(host: H
         assert b"hello" in (view.log_folder("app") / "0.log").read_bytes()
         end = container(host.api.status("demo"))["state"]["terminated"]
         assert (end["exitCode"], end["reason"]) == (0, "Completed")
-        assert host.network.attachments() == {} and host.disks.writable_pods() == set()
+        await host.api.until(lambda: not host.network.attachments() and not host.disks.writable_pods())
 
 
 async def test_a_vm_that_dies_is_told_within_a_second_and_made_again(host: Host) -> None:
