@@ -12,14 +12,14 @@ from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import Guest
 from cuboid.guest.client import AgentClient
 from cuboid.guest.fake import FakeAgent, Script, run_command
-from cuboid.guest.fake_wire import FakeStream
+from cuboid.guest.fake_wire import FakeGone, FakeStream
 from cuboid.images.base import Credentials, Image, ImageConfig, Phase, Progress, ProgressHook
+from cuboid.kube.streaming.wire import open_socket
 from cuboid.kube.types import Pod, pod
 from cuboid.lib.errors import NotFoundError, UnavailableError
 from cuboid.node.access import PodView
@@ -54,7 +54,9 @@ class Execs:
                     await stream.send(b"err\n", 2)
                     return 3
                 case ["deaf"]:
-                    await asyncio.sleep(1000)
+                    while not stream.over:
+                        await asyncio.sleep(0.02)
+                    raise FakeGone
                 case ["count"]:
                     total = 0
                     while (item := await stream.receive())[1] is not None:
@@ -181,9 +183,9 @@ class KubeletRig:
 
     def socket(self, path: str, *protocols: str) -> connect:
         """A WebSocket to the node; without protocols the newest of remote commands."""
-        offered = [Subprotocol(p) for p in protocols or ("v5.channel.k8s.io", "v4.channel.k8s.io")]
+        offered = protocols or ("v5.channel.k8s.io", "v4.channel.k8s.io")
         url = f"wss://127.0.0.1:{self.port}{path}"
-        return connect(url, ssl=self.tls, subprotocols=offered, compression=None, proxy=None, max_queue=1)
+        return open_socket(url, offered, ssl=self.tls, compression=None, proxy=None, max_queue=1)
 
 
 def make_pod(**spec: Any) -> Pod:

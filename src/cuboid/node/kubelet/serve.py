@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from cuboid.kube.streaming.wire import ServerWire
 from cuboid.lib.aio import TaskSet, deadline
 from cuboid.lib.errors import InvalidError, UnavailableError
 
@@ -90,7 +91,7 @@ def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="httptools",
-        ws="websockets-sansio",
+        ws=ServerWire,
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
         ws_ping_interval=None,  # a client that is held back answers no ping; the API server is on this machine
