@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.harness import network as harness
-from tests.harness.network import Who
 
 from cuboid.lib.errors import ConflictError, ExhaustedError, InvalidError
 from cuboid.net.base import Attachment, Network, PortMapping
 from cuboid.net.fake import FakeNetwork
+from tests.harness import network as harness
+from tests.harness.network import Who
 
 WHO: Who = {"namespace": "default", "name": "web"}
 

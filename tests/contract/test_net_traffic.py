@@ -8,6 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
+from cuboid.lib.errors import ConflictError
+from cuboid.lib.linux import netns, tap
+from cuboid.net.base import PortMapping
 from tests.harness.network import (
     HOST_IP,
     OUTSIDE_IP,
@@ -21,10 +25,6 @@ from tests.harness.network import (
     missing,
     udp,
 )
-
-from cuboid.lib.errors import ConflictError
-from cuboid.lib.linux import netns, tap
-from cuboid.net.base import PortMapping
 
 pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -93,6 +93,36 @@ async def test_a_published_port_answers_outside_on_loopback_and_to_the_pod_itsel
             assert answered(server, loopback)[0] == b"ping-pong"
             itself = await guest.socket(connection(HOST_IP, 8080))
             assert answered(server, itself)[0] == b"ping-pong"
+
+
+async def test_a_host_that_drops_what_it_forwards_lets_published_ports_and_pods_through(
+    host: HostNet, tmp_path: Path
+) -> None:
+    """As Docker leaves it on a host that has it too."""
+    inside(host.netns, "iptables", "-P", "FORWARD", "DROP")
+    ports = (PortMapping(8080, 80),)
+    attachment = await host.network().attach("pod-a", namespace="default", name="a", ports=ports)
+    async with guest_of(attachment, tmp_path) as guest:
+        with await guest.socket(listener(80)) as server:
+            client = await netns.run_in(host.outside, connection(HOST_IP, 8080))
+            assert answered(server, client) == (b"ping-pong", OUTSIDE_IP)
+        with await netns.run_in(host.outside, listener(80)) as server:
+            client = await guest.socket(connection(OUTSIDE_IP, 80))
+            assert answered(server, client) == (b"ping-pong", HOST_IP)
+        configure(host.outside, f"route add {guest.ip} via {HOST_IP}")
+        with await guest.socket(listener(81)), pytest.raises(TimeoutError):
+            await netns.run_in(host.outside, connection(guest.ip, 81, timeout=0.5))
+
+
+async def test_the_hosts_rules_can_be_taken_away_again(host: HostNet) -> None:
+    network = host.network()
+    await network.attach("pod-a", namespace="default", name="a")
+    await network.detach("pod-a")
+    assert "CUBOID-cuboid0" in inside(host.netns, "iptables-save")
+    for _ in range(2):
+        await network.remove_host_rules()
+        assert "CUBOID" not in inside(host.netns, "iptables-save")
+        assert "cuboid" not in inside(host.netns, "nft", "list", "tables")
 
 
 async def test_a_port_published_on_one_address_answers_only_there(host: HostNet, tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
-"""What pods of the built-in network may reach of the host itself. One nftables table of our own; no rule of another's
-and no policy of the host's is changed: what the host drops stays dropped, what this drops is dropped as well."""
+"""What pods of the built-in network may reach of the host, and that published ports come through its FORWARD chain.
+
+One nftables table and one iptables chain of our own. No rule of another's and no policy of the host's is changed. The
+chain is needed where FORWARD drops by default (Docker leaves it so): an nftables table cannot accept what iptables
+drops, and the firewall plugin accepts answers to a pod only.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from cuboid.lib import proc
 from cuboid.lib.errors import InvalidError
 from cuboid.net.settings import NetSettings
 
-_DEADLINE = 5.0  # s, one nft call
+_DEADLINE = 5.0  # s, one call of nft or iptables
 _PORT = re.compile(r"(tcp|udp)/(\d{1,5})")
 
 
@@ -78,17 +82,43 @@ def _blocked_rule(bridge: str, network: str) -> str:
 
 
 async def install(settings: NetSettings, nameservers: Sequence[str], host_netns: Path | None) -> None:
-    """Put the table in place, whole, in one transaction. Idempotent."""
-    await _nft(ruleset(settings, nameservers), host_netns)
+    """Put the table and the chain in place, each whole in one transaction. Idempotent."""
+    await _run("nft -f -", host_netns, stdin=ruleset(settings, nameservers))
+    chain = chain_name(settings.bridge)
+    for iptables in _iptables(settings):
+        await _run(f"{iptables}-restore --wait --noflush", host_netns, stdin=forward_rules(settings.bridge))
+        if not await _run(f"{iptables} --wait -C FORWARD -j {chain}", host_netns, check=False):
+            await _run(f"{iptables} --wait -I FORWARD -j {chain}", host_netns)
+
+
+def chain_name(bridge: str) -> str:
+    return f"CUBOID-{bridge}"  # at most 22 of the 28 characters that a chain's name may have
+
+
+def forward_rules(bridge: str) -> str:
+    """Connections that were redirected to a pod by a published port; declaring the chain empties it first."""
+    chain = chain_name(bridge)
+    rule = f"-A {chain} -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT"
+    return f"*filter\n:{chain} - [0:0]\n{rule}\nCOMMIT\n"
+
+
+def _iptables(settings: NetSettings) -> tuple[str, ...]:
+    return ("iptables", "ip6tables") if settings.subnet_v6 else ("iptables",)
 
 
 async def remove(settings: NetSettings, host_netns: Path | None) -> None:
     """Idempotent."""
-    name = table_name(settings.bridge)
-    await _nft(f"table inet {name}\ndelete table inet {name}\n", host_netns)
+    name, chain = table_name(settings.bridge), chain_name(settings.bridge)
+    await _run("nft -f -", host_netns, stdin=f"table inet {name}\ndelete table inet {name}\n")
+    for iptables in _iptables(settings):
+        for action in (f"-D FORWARD -j {chain}", f"-F {chain}", f"-X {chain}"):
+            await _run(f"{iptables} --wait {action}", host_netns, check=False)
 
 
-async def _nft(script: str, host_netns: Path | None) -> None:
+async def _run(command: str, host_netns: Path | None, *, stdin: str = "", check: bool = True) -> bool:
+    """Whether it ended with 0."""
+    program, *arguments = command.split()
     prefix = ["nsenter", f"--net={host_netns}", "--"] if host_netns else []
-    command = [*prefix, proc.find("nft", package="nftables"), "-f", "-"]
-    await proc.run(command, timeout=_DEADLINE, stdin=script.encode())
+    found = proc.find(program, package="nftables" if program == "nft" else "iptables")
+    result = await proc.run([*prefix, found, *arguments], timeout=_DEADLINE, stdin=stdin.encode() or None, check=check)
+    return result.returncode == 0
