@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from cuboid.server import discovery, metrics, openapi, proxy, resources, reviews
+from cuboid.server import discovery, metrics, node_proxy, openapi, proxy, resources, reviews
 from cuboid.server.context import Context
 from cuboid.server.limits import Edge
 from cuboid.server.tokens import Tokens
@@ -47,6 +47,7 @@ def _routes(context: Context) -> list[BaseRoute]:
         route("/openapi/v3/{path:path}", openapi.v3),
         *(route(path, reviews.handle, "POST") for path in reviews.PATHS),
         route("/apis/metrics.k8s.io/v1beta1/{path:path}", metrics.handle),
+        route(node_proxy.PATH, node_proxy.handle, *every),
         WebSocketRoute("/api/{path:path}", stream),
         route("/api/{path:path}", resources.handle, *every),
         route("/apis/{path:path}", resources.handle, *every),

@@ -122,4 +122,5 @@ class _Answer:
 
 def _is_stream(scope: Scope) -> bool:
     query = scope["query_string"]
-    return b"watch=" in query or b"follow=" in query or scope["path"].endswith(_STREAMING)
+    path = scope["path"]
+    return b"watch=" in query or b"follow=" in query or path.endswith(_STREAMING) or "/proxy/" in path
