@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from tests.harness.vms import Guest, Vms, needs_vms
 
 from cuboid.lib.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.vmm.base import Boot, Disk, Driver, EndCause, HostLimits, Nic, State, Vm, VmSpec
 from cuboid.vmm.fake import FakeDriver, FakeHost, StopAgent
 from cuboid.vmm.qemu.vm import QemuVm
+from tests.harness.vms import Guest, Vms, needs_vms
 
 END_SECONDS = 0.5  # the contract's bound on noticing an end
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
-from tests.harness import guest_image
 
 from cuboid.lib.linux import cgroup, processes
 from cuboid.vmm.base import Boot, Disk, HostLimits, Nic, VmSpec
 from cuboid.vmm.qemu.driver import QemuDriver
 from cuboid.vmm.qemu.vm import QemuVm
 from cuboid.vmm.settings import VmmSettings
+from tests.harness import guest_image
 
 BOOT_SECONDS = 40.0  # a boot takes 2 to 5 s under software emulation; the machine may be busy
 ASK_SECONDS = 10.0

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.harness.vms import Vms, needs_vms
 
 from cuboid.lib.linux import cgroup
 from cuboid.vmm.base import Disk, HostLimits
+from tests.harness.vms import Vms, needs_vms
 
 pytestmark = [pytest.mark.vm, needs_vms]
 

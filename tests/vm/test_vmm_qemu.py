@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -11,13 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.harness import guest_image
-from tests.harness.vms import Vms, needs_vms
 
 from cuboid.lib import proc
-from cuboid.lib.errors import CuboidError, InvalidError, UnavailableError
+from cuboid.lib.errors import CuboidError, InvalidError, UnavailableError, UnsupportedError
 from cuboid.lib.linux import cgroup
 from cuboid.vmm.base import Boot, Disk, EndCause, Nic, State
+from cuboid.vmm.qemu.driver import QemuDriver
+from tests.harness import guest_image
+from tests.harness.vms import Vms, needs_vms
 
 pytestmark = [pytest.mark.vm, needs_vms]
 
@@ -144,6 +146,35 @@ async def test_an_end_that_nobody_saw_is_reported_with_its_cause_after_a_restart
         ended = await found.wait_for(5)
         assert ended.cause == EndCause.PANIC
         assert "Attempted to kill init" in ended.detail
+
+
+async def test_probing_boots_a_kernel_says_what_works_and_leaves_nothing(tmp_path: Path) -> None:
+    kernel = guest_image.kernel()
+    assert kernel is not None
+    async with Vms("probe") as vms:
+        settings = dataclasses.replace(vms.settings, accel="tcg", tcg_probe_seconds=25.0)
+        driver = QemuDriver(vms.folder, tmp_path / "state", settings, kernel=kernel)
+        probe = await driver.probe()
+        assert (probe.usable, probe.accel) == (True, "tcg")
+        assert probe.boot_seconds > 0.1
+        again = QemuDriver(vms.folder, tmp_path / "state", settings, kernel=kernel)
+        assert await asyncio.wait_for(again.probe(), 0.5) == probe
+        await driver.close()
+        await again.close()
+
+
+async def test_a_kernel_that_hangs_makes_the_driver_unusable_with_the_reason(tmp_path: Path) -> None:
+    kernel = guest_image.kernel()
+    assert kernel is not None
+    async with Vms("probe-hangs") as vms:
+        settings = dataclasses.replace(vms.settings, accel="tcg", tcg_probe_seconds=0.2)
+        driver = QemuDriver(vms.folder, tmp_path / "state", settings, kernel=kernel)
+        probe = await driver.probe()
+        assert not probe.usable
+        assert "did not reach user space within 0.2 s" in probe.reason
+        with pytest.raises(UnsupportedError, match="did not reach user space"):
+            await driver.create(vms.spec())
+        await driver.close()
 
 
 async def test_what_is_no_kernel_is_refused_before_anything_is_made(tmp_path: Path) -> None:

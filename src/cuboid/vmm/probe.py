@@ -15,11 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cuboid.lib.errors import CuboidError, InvalidError
-from cuboid.lib.log import get_log
 from cuboid.lib.paths import write_atomic
 from cuboid.vmm.base import Probe
-
-log = get_log(__name__)
 
 ACCELERATORS = ("kvm", "tcg")
 NAMES = {"kvm": "KVM", "tcg": "software emulation (TCG)"}
@@ -66,7 +63,6 @@ async def probe(accel: str, attempt: Attempt, cache: Path, key: str) -> Probe:
         if not outcomes[-1].failure:
             break
     answer = conclude(outcomes)
-    (log.info if answer.usable else log.warning)("probed the accelerators", accel=answer.accel, reason=answer.reason)
     if answer.usable:
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(cache, json.dumps({"key": key, "probe": asdict(answer)}).encode(), durable=False)

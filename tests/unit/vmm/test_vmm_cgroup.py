@@ -69,6 +69,13 @@ def test_pids_of_a_group_and_of_none(v2: Hierarchy) -> None:
     assert v2.group("vm-none").pids() == set()
 
 
+def test_a_process_joins_a_group_by_its_pid(v2: Hierarchy) -> None:
+    group = group_with_files(v2, cgroup_procs="")
+    group.add(77)
+    assert group.pids() == {77}
+    assert [file.read_text() for file in group.join_files] == ["77"]
+
+
 def test_groups_below_the_parent_are_listed(v2: Hierarchy) -> None:
     group_with_files(v2)
     assert v2.names() == {"vm-1"}

@@ -8,7 +8,6 @@ with zeros (which the kernel's unpacker skips) to whole pages. A jailed VMM must
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 from cuboid.lib.errors import InvalidError, NotFoundError
@@ -50,8 +49,3 @@ def initramfs(path: Path, cache: Path) -> Path:
 
 def padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % PAGE)
-
-
-def forget_copies(cache: Path) -> None:
-    """Remove all padded copies; those in use by VMs stay readable for them."""
-    shutil.rmtree(cache, ignore_errors=True)

@@ -69,6 +69,8 @@ class QemuDriver:
                 key = probing.host_key(self._settings.accel, Path(self._qemu), self._kernel)
                 cache = self._cache / "probe.json"
                 self._probe = await probing.probe(self._settings.accel, self._boot_once, cache, key)
+                say = log.info if self._probe.usable else log.warning
+                say("VMs run here" if self._probe.usable else "no VM can run here", reason=self._probe.reason)
             return self._probe
 
     def capabilities(self) -> Capabilities:

@@ -185,10 +185,12 @@ class QemuVm:
     async def _finish(self) -> None:
         ended = self._why()
         self._console.close()
-        await self._qmp.close()
-        await asyncio.to_thread(self._jail.remove)
-        if not self._ended.done():
-            self._ended.set_result(ended)
+        try:
+            await self._qmp.close()
+            await asyncio.to_thread(self._jail.remove)
+        finally:  # whoever waits learns of the end even where the host refuses to clean up
+            if not self._ended.done():
+                self._ended.set_result(ended)
 
     def _why(self) -> Ended:
         if self._cause == EndCause.KILLED:
