@@ -40,6 +40,9 @@ async def host(tmp_path: Path) -> AsyncIterator[HostNet]:
         yield made
 
 
+VERSION = """echo '{"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]}'"""
+
+
 def plugin(host: HostNet, name: str, *, add: str, delete: str = "exit 0") -> None:
     """A plugin in sh. It notes each command in `<name>.log`."""
     folder = host.root / "plugins"
@@ -48,7 +51,7 @@ def plugin(host: HostNet, name: str, *, add: str, delete: str = "exit 0") -> Non
     log = f"{folder}/{name}.log"
     path.write_text(
         f'#!/bin/sh\necho "$CNI_COMMAND $CNI_CONTAINERID" >>{log}\n'
-        f'cat >{folder}/{name}.stdin\ncase "$CNI_COMMAND" in ADD) {add};; DEL) {delete};; esac\n'
+        f'cat >{folder}/{name}.stdin\ncase "$CNI_COMMAND" in ADD) {add};; DEL) {delete};; VERSION) {VERSION};; esac\n'
     )
     path.chmod(0o755)
 
@@ -269,6 +272,12 @@ async def test_after_a_reboot_a_known_pod_is_attached_anew_and_an_unknown_one_fo
     assert host.leftovers() == []
 
 
+async def test_a_plugin_too_old_for_the_networks_version_is_named(host: HostNet) -> None:
+    await host.network().status()
+    with pytest.raises(UnsupportedError, match=r"bridge knows no version 1\.1\.0"):
+        await with_plugins(host, version="1.1.0").status()
+
+
 async def test_a_failing_del_keeps_the_pod_on_record_until_it_works(host: HostNet) -> None:
     plugin(host, "moody", add=PASS_ON, delete=f"test -e {host.root}/calm || exit 1")
     network = with_plugins(host, "moody")
@@ -290,6 +299,6 @@ async def test_from_version_1_1_on_plugins_are_told_which_attachments_are_valid(
     network = host.network(plugin_folders=(str(host.root / "plugins"),))
     await network.status()
     await network.clean(set())
-    assert calls(host, "modern") == ["STATUS", "GC"]
+    assert calls(host, "modern") == ["VERSION", "STATUS", "GC"]
     given = json.loads((host.root / "plugins" / "modern.stdin").read_text())
     assert given["cni.dev/valid-attachments"] == []

@@ -97,9 +97,14 @@ class CniRuntime:
             await self._invoke("GC", network, extended, None, None)
 
     async def status(self, network: NetworkList) -> None:
-        """Raises if the network cannot take an ADD now: a plugin is missing, or says so by STATUS (1.1.0)."""
+        """Raises if the network cannot take an ADD now: a plugin is missing, too old, or says so by STATUS (1.1.0)."""
         for plugin in network.plugins:
-            self.find(str(plugin["type"]))
+            known = await self.versions(str(plugin["type"]))
+            if network.version not in known:
+                raise UnsupportedError(
+                    f"the CNI plugin {plugin['type']} knows no version {network.version}, which {network.name} has",
+                    hint=f"it knows {', '.join(known)}",
+                )
             if network.at_least("1.1.0"):
                 await self._invoke("STATUS", network, plugin, None, None)
 
