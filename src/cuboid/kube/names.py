@@ -6,7 +6,7 @@ RECEIPT = "cuboid.dev/receipt"
 """JSON timeline of the pod's last start, written by the node agent (see `cuboid.node.receipt`)."""
 
 STATE = "cuboid.dev/state"
-"""`stopped` while the pod is to keep its disk and address but not run; set by `cuboid stop`, removed by `cuboid start`."""
+"""`stopped` while the pod keeps its disk and address but does not run: set by `cuboid stop`, gone by `cuboid start`."""
 
 STATE_STOPPED = "stopped"
 
@@ -18,5 +18,9 @@ INIT_TIMEOUT = "cuboid.dev/init-timeout"
 
 TTY_SIZE = "cuboid.dev/tty-size"
 """`ROWSxCOLS`, the first size of a container's terminal."""
+
+ACCEL = "cuboid.dev/accel"
+ACCEL_REASON = "cuboid.dev/accel-reason"
+"""On a Node: what runs its VMs (`kvm`, `tcg`), and one sentence why."""
 
 LEASE_NAMESPACE = "kube-node-lease"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from cuboid.kube import names
 from cuboid.kube.types import pod as parse_pod
 from cuboid.lib.aio import TaskSet, gather_all, within
 from cuboid.lib.errors import CuboidError
@@ -41,6 +42,7 @@ class NodeDaemon:
         self._tasks = TaskSet("node", grace=STOP_SECONDS)
         self._node: dict[str, Any] = {}
         self.port = tools.settings.port
+        self.accel_reason = ""
 
     # --- PodAccess ---------------------------------------------------------------------------------------------------
 
@@ -176,5 +178,8 @@ class NodeDaemon:
         node = node_object.build(
             host, tools.settings, tools.images.images(), now=tools.clock.now(), previous=self._node
         )
+        node["metadata"]["annotations"] = {
+            names.ACCEL: tools.driver.capabilities().accel, names.ACCEL_REASON: self.accel_reason,
+        }  # fmt: skip
         await tools.api.put_node(node)
         self._node = node

@@ -20,6 +20,8 @@ from cuboid.vmm.base import Vm
 log = get_log(__name__)
 RECOVER_SECONDS = 10.0
 CLEAN_SECONDS = 120.0
+TAKEN_DOWN = "down"
+"""In a record's place of the host's boot id: its VM was ended on purpose, with the whole platform."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -29,7 +31,7 @@ def host_boot_id() -> str:
 
 async def recover(tools: Tools, worker: PodWorker, record: Record, *, boot_id: str) -> None:
     """Find what the pod has on the host and tell it."""
-    rebooted = record.boot_id != boot_id
+    rebooted, down = record.boot_id != boot_id, record.boot_id == TAKEN_DOWN
     record.boot_id = boot_id
     vm = None if rebooted else await _vm(tools, record)
     network = await _network(tools, worker, rebooted)
@@ -43,6 +45,7 @@ async def recover(tools: Tools, worker: PodWorker, record: Record, *, boot_id: s
             disk=worker.uid in tools.disks.writable_pods(),
             vm=vm is not None,
             rebooted=rebooted,
+            taken_down=down,
         )
     )
 

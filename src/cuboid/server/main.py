@@ -86,6 +86,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     pair = authority.server("server", _names(host))
     authority.server("node", _names(host))  # for the node agent of this machine, which runs as root
+    authority.server("node", _names(host))  # for the node agent's HTTPS API
     client_pair = authority.client("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
     tokens, admin = Tokens.open(folder), read_admin(folder)
     context = tls.client_context(authority.ca_file, client_pair)

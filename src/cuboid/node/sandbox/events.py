@@ -202,6 +202,7 @@ class Recovered(Base, frozen=True, kw_only=True):
     vm: bool
     ips: tuple[str, ...] = ()
     rebooted: bool = False
+    taken_down: bool = False  # with the whole platform, on purpose
 
 
 class PodDeleted(Base, frozen=True, kw_only=True):

@@ -302,6 +302,8 @@ def _recover_machine(draft: Draft, event: ev.Recovered) -> None:
     elif event.vm and event.network and event.disk:
         draft.machine(stage=VmStage.SETTING_UP, setup_retry_at=0.0)
         draft.emit(do.Setup(machine.attempt))
+    elif event.taken_down:
+        died(draft, "NodeDown", "the platform was taken down")
     elif event.rebooted:
         died(draft, "HostRebooted", "the host was rebooted")
     else:

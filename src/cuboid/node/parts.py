@@ -1,0 +1,122 @@
+"""The node agent's parts on this host, chosen and made: driver, network, disks, images; and how all of it is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from cuboid.guest.assets import guest_assets
+from cuboid.guest.base import EventHook, Guest
+from cuboid.guest.client import AgentClient
+from cuboid.images.base import ImageStore
+from cuboid.images.settings import ImageSettings
+from cuboid.images.store import LocalImageStore
+from cuboid.lib.errors import CuboidError, InvalidError, UnsupportedError
+from cuboid.lib.log import get_log
+from cuboid.lib.paths import Paths
+from cuboid.lib.settings import load
+from cuboid.net.base import Network
+from cuboid.net.network import CniNetwork
+from cuboid.net.settings import NetSettings
+from cuboid.node.records import Records
+from cuboid.node.recover import TAKEN_DOWN
+from cuboid.node.settings import NodeSettings
+from cuboid.storage.base import Disks
+from cuboid.storage.disks import LocalDisks
+from cuboid.storage.settings import StorageSettings
+from cuboid.vmm.base import Boot, Driver
+from cuboid.vmm.settings import VmmSettings
+
+log = get_log(__name__)
+
+
+def boot(settings: NodeSettings) -> Boot:
+    """The kernel and initramfs that pods boot. UnsupportedError if they have not been built."""
+    if settings.kernel and settings.initramfs:
+        return Boot(Path(settings.kernel), Path(settings.initramfs), settings.cmdline)
+    assets = guest_assets()
+    kernel = Path(settings.kernel) if settings.kernel else assets.kernel
+    return Boot(kernel, Path(settings.initramfs) if settings.initramfs else assets.initramfs, settings.cmdline)
+
+
+async def driver(paths: Paths, settings: NodeSettings) -> Driver:
+    """The driver that this host can use, found by booting a kernel. UnsupportedError says why there is none."""
+    made = unprobed_driver(paths, settings)
+    answer = await made.probe()
+    if not answer.usable:
+        raise UnsupportedError(f"no VM can run on this host: {answer.reason}", hint="cuboid doctor")
+    log.info("driver chosen", driver=made.name, accel=answer.accel, reason=answer.reason)
+    return made
+
+
+def unprobed_driver(paths: Paths, settings: NodeSettings) -> Driver:
+    if settings.driver == "fake":
+        from cuboid.vmm.fake import FakeDriver
+
+        return FakeDriver(paths.run / "vm", agent=fake_agent)
+    if settings.driver not in ("auto", "qemu"):
+        raise InvalidError(f"[node] driver is {settings.driver!r}", hint="one of auto, qemu, fake")
+    from cuboid.vmm.qemu.driver import QemuDriver
+
+    return QemuDriver(paths.run, paths.state, load(VmmSettings, "vmm"), kernel=boot(settings).kernel)
+
+
+async def fake_agent(path: Path) -> Callable[[], Awaitable[None]]:
+    """A scripted guest behind a fake VM, for measuring the agent itself."""
+    from cuboid.guest.fake import FakeAgent
+
+    agent = FakeAgent(path)
+    await agent.__aenter__()
+    return agent.__aexit__
+
+
+def network(paths: Paths) -> Network:
+    return CniNetwork(paths.state, paths.run, load(NetSettings, "net"))
+
+
+def disks(paths: Paths) -> Disks:
+    return LocalDisks(paths.state, load(StorageSettings, "storage"))
+
+
+def images(paths: Paths) -> ImageStore:
+    return LocalImageStore(paths.state / "images", settings=load(ImageSettings, "images"))
+
+
+def guest(path: Path, on_event: EventHook, *, on_final: Callable[[CuboidError], None]) -> Guest:
+    return AgentClient(path, on_event, on_final=on_final)
+
+
+async def clean_host(paths: Paths, settings: NodeSettings) -> None:
+    """End every VM and network; records, disks and images stay, so that pods start again by their policy."""
+    records = Records(paths.make().state)
+    for uid, record in records.load().items():
+        record.boot_id, record.handle = TAKEN_DOWN, None
+        records.save(uid, record)
+    machines = unprobed_driver(paths, settings)
+    for vm_id in await machines.leftovers(set()):
+        await machines.clean(vm_id)
+    await network(paths).clean(set())
+
+
+def raise_file_limit(wanted: int) -> None:
+    """As far as the host lets us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    if limit < wanted:
+        log.info("open files are limited by the host", limit=limit)
+
+
+def notify(state: str) -> None:
+    """Tell systemd (`Type=notify`), if it started us."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.sendall(state.encode())
