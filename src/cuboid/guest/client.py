@@ -116,6 +116,8 @@ class AgentClient:
             self._forget_events()
             self._ack = await connection.greet(GREET_SECONDS)
             self._connection = connection
+            if self._done:  # events may have come, and been dealt with, together with the greeting's answer
+                connection.acknowledge(self._done)
             self._changed.set()
             while not ended.is_set():
                 await self._keep_alive(connection, ended)

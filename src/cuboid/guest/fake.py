@@ -32,7 +32,7 @@ class Script:
     ignores: frozenset[int] = frozenset()  # signals that do not end it
     start_error: pb.Error | None = None
     message: str = ""  # termination message
-    probes: dict[int, list[tuple[float, bool]]] = field(default_factory=dict)  # Probe.Kind: (s after start, success)
+    probes: Mapping[Any, list[tuple[float, bool]]] = field(default_factory=dict)  # Probe.Kind: (s after start, success)
 
 
 @dataclass
@@ -98,8 +98,8 @@ class FakeAgent:
         await self._tasks.cancel()
         self.path.unlink(missing_ok=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._tasks.start(self.wire.serve(reader, writer), name="connection")
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.start(self.wire.serve(reader, writer), name="connection")
 
     # --- calls -----------------------------------------------------------------------------------------------------
 

@@ -129,7 +129,7 @@ class FakeWire:
                     for frame in decoder.received(data):
                         self._handle(frame)
                     await self.drain()
-            except ConnectionError:
+            except (ConnectionError, FakeGone):
                 pass
             finally:
                 self._disconnect()

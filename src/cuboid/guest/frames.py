@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from cuboid.guest import agent_pb2 as pb
 from cuboid.lib.errors import HostileError, InvalidError
 
@@ -173,7 +175,7 @@ class GuestDecoder:
     def _answers(self, payload: bytes) -> bool:
         try:
             return bool(pb.HelloAck.FromString(payload).nonce == self._nonce)
-        except ValueError:  # protobuf's DecodeError is one
+        except DecodeError:
             return False
 
 
