@@ -57,6 +57,10 @@ class Execs:
                     while not stream.over:
                         await asyncio.sleep(0.02)
                     raise FakeGone
+                case ["tar" | "test", *_]:
+                    return await host_command(list(call.args), stream)
+                case ["menu"]:
+                    return await menu(stream)
                 case ["count"]:
                     total = 0
                     while (item := await stream.receive())[1] is not None:
@@ -67,6 +71,36 @@ class Execs:
         except BaseException:
             self.reset.set()
             raise
+
+
+async def host_command(args: list[str], stream: FakeStream) -> int:
+    """A command of the host's instead of a container's, for paths in a test's own folder."""
+    process = await asyncio.create_subprocess_exec(*args, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    assert process.stdin and process.stdout
+
+    async def feed(stdin: asyncio.StreamWriter) -> None:
+        while (item := await stream.receive())[1] is not None:
+            stdin.write(item[1] or b"")
+            await stdin.drain()
+        stdin.close()
+
+    feeder = asyncio.get_running_loop().create_task(feed(process.stdin))
+    while piece := await process.stdout.read(65_536):
+        await stream.send(piece, 1)
+    code = await process.wait()
+    feeder.cancel()
+    await asyncio.gather(feeder, return_exceptions=True)
+    return code
+
+
+async def menu(stream: FakeStream) -> int:
+    """A program on a terminal: answers each key, ends at `q` with code 7."""
+    await stream.send(b"ready\r\n", 1)
+    while True:
+        _, data = await stream.receive()
+        if data is None or b"q" in data:
+            return 7
+        await stream.send(b"key " + data + b"\r\n", 1)
 
 
 @dataclass
@@ -201,8 +235,8 @@ def make_pod(**spec: Any) -> Pod:
 
 
 @asynccontextmanager
-async def kubelet(folder: Path) -> AsyncIterator[KubeletRig]:
-    """Serves the pod `default/web` with its containers `main` and `term`, both running."""
+async def kubelet(folder: Path, pki: Path | None = None) -> AsyncIterator[KubeletRig]:
+    """Serves the pod `default/web` with its containers `main` and `term`, both running. `pki`: another CA's folder."""
     execs = Execs()
     async with FakeAgent(folder / "agent.sock", {"main": Script(), "term": Script()}, on_exec=execs.run) as agent:
         client = AgentClient(agent.path)
@@ -215,7 +249,7 @@ async def kubelet(folder: Path) -> AsyncIterator[KubeletRig]:
             await client.start_container(pb.StartContainer(name=name, image="image", args=["x"], tty=name == "term"))
         tasks = [asyncio.get_running_loop().create_task(pump.run()) for pump in pumps]
         try:
-            async with _served(folder, view, execs) as rig:
+            async with _served(folder, pki or folder / "pki", view, execs) as rig:
                 yield rig
         finally:
             for task in tasks:
@@ -227,13 +261,13 @@ async def kubelet(folder: Path) -> AsyncIterator[KubeletRig]:
 
 
 @asynccontextmanager
-async def _served(folder: Path, view: View, execs: Execs) -> AsyncIterator[KubeletRig]:
-    authority = Authority(folder / "pki")
+async def _served(folder: Path, pki: Path, view: View, execs: Execs) -> AsyncIterator[KubeletRig]:
+    authority = Authority(pki)
     authority.server("node", ["127.0.0.1", "localhost"])
     tls = client_context(authority.ca_file, authority.client("kubelet-client", "api", "system:masters"))
     access, images, disks = Access([view]), Images(), FakeDisks(folder / "disks")
     app = kubelet_app(access, images, disks, node="node-1", spool=folder / "spool")
-    async with serve_kubelet(app, "127.0.0.1", 0, Keys.of_folder(folder / "pki")) as port:
+    async with serve_kubelet(app, "127.0.0.1", 0, Keys.of_folder(pki)) as port:
         yield KubeletRig(port, folder, authority, tls, view, access, view.agent, execs, images, disks)
 
 
