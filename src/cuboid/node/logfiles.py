@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from cuboid.lib.log import get_log
-from cuboid.lib.paths import sync_folder, write_atomic
+from cuboid.lib.paths import write_atomic
 
 log = get_log(__name__)
 LINK = "0.log"
@@ -63,8 +63,9 @@ def _bytes_end(folder: Path) -> int:
     return max((s.start + s.path.stat().st_size for s in segments(folder)), default=0)
 
 
-def write_index(folder: Path, index: Index) -> None:
-    write_atomic(folder / INDEX, msgspec.json.encode(index), mode=0o640)
+def write_index(folder: Path, index: Index, *, durable: bool) -> None:
+    """With `durable`, also every segment's entry in the folder is on disk afterwards."""
+    write_atomic(folder / INDEX, msgspec.json.encode(index), mode=0o640, durable=durable)
 
 
 def segments(folder: Path) -> list[Segment]:
@@ -109,7 +110,6 @@ def create(folder: Path, start: int) -> Segment:
     link.unlink(missing_ok=True)
     link.symlink_to(new.path.name)
     link.replace(folder / LINK)
-    sync_folder(folder)
     return new
 
 

@@ -79,15 +79,15 @@ class LogPump:
                 self._index.end += 1
         self._index.boot = boot
         self._index.base = self._index.end
-        write_index(self._folder, self._index)
+        write_index(self._folder, self._index, durable=False)  # a host without power takes the guest with it
 
     async def attempt_started(self, attempt: int, guest_offset: int) -> None:
-        """Note, durably, where an attempt's lines begin. Call before StartContainer, with the `log_end_offset` that
+        """Note where an attempt's lines begin. Call before StartContainer, with the `log_end_offset` that
         the guest's `List` has for the container (0 if it has none)."""
         async with self._lock:
             attempts = [pair for pair in self._index.attempts if pair[0] < attempt]
             self._index.attempts = [*attempts[-1:], (attempt, self._index.base + guest_offset)]
-            await asyncio.to_thread(write_index, self._folder, self._index)
+            write_index(self._folder, self._index, durable=False)
 
     async def wait_for(self, guest_offset: int, *, timeout: float) -> bool:
         """Whether the host's file has all bytes before `guest_offset`, waiting for them at most `timeout` seconds."""
@@ -263,7 +263,7 @@ class LogPump:
         finally:
             os.close(descriptor)
         self._index.end = end
-        write_index(self._folder, self._index)
+        write_index(self._folder, self._index, durable=True)
 
     async def _acknowledge(self, guest_offset: int) -> None:
         if guest_offset <= self._acknowledged:

@@ -36,7 +36,7 @@ class Log:
         return self
 
     def attempts(self, *offsets: int) -> None:
-        write_index(self.folder, Index(end=self.end, attempts=list(enumerate(offsets))))
+        write_index(self.folder, Index(end=self.end, attempts=list(enumerate(offsets))), durable=False)
 
 
 @pytest.fixture
