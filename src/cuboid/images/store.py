@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from cuboid.images.archive import ArchivedImage, open_archive
@@ -94,20 +94,24 @@ class LocalImageStore:
         if credentials is None:
             config = read_docker_config(config_path(self._settings.docker_config))
             credentials = await find_credentials(reference.registry, config)
-        async with RegistryClient(reference, self._settings, credentials) as client, self._work() as folder:
-            found = await describe(client, reference)
+        try:
+            async with RegistryClient(reference, self._settings, credentials) as client, self._work() as folder:
+                return await self._pull_with(client, reference, folder, tell)
+        finally:
+            self._trim_blobs()
 
-            async def layers() -> list[Path]:
-                total = sum({layer.digest: layer.size for layer in found.layers}.values())
-                self._check_space(total)
-                files = await fetch_layers(
-                    client, found.layers, self._blobs, folder, lambda n: tell(Progress(Phase.DOWNLOAD, n, total))
-                )
-                return [files[layer.digest] for layer in found.layers]
+    async def _pull_with(self, client: RegistryClient, reference: Reference, folder: Path, tell: ProgressHook) -> Image:
+        found = await describe(client, reference)
 
-            image = await self._realise(found, layers, folder, tell)
-        self._trim_blobs()
-        return image
+        async def layers() -> list[Path]:
+            total = sum({layer.digest: layer.size for layer in found.layers}.values())
+            self._check_space(total)
+            files = await fetch_layers(
+                client, found.layers, self._blobs, folder, lambda n: tell(Progress(Phase.DOWNLOAD, n, total))
+            )
+            return [files[layer.digest] for layer in found.layers]
+
+        return await self._realise(found, layers, folder, tell)
 
     async def import_archive(
         self, path: Path, *, name: str | None = None, progress: ProgressHook | None = None
@@ -146,13 +150,18 @@ class LocalImageStore:
     # --- devices -----------------------------------------------------------------------------------------------------
 
     async def _realise(
-        self, found: Bundle, layers: Callable[[], object], folder: Path, tell: ProgressHook, name: str = ""
+        self,
+        found: Bundle,
+        layers: Callable[[], Awaitable[list[Path]]],
+        folder: Path,
+        tell: ProgressHook,
+        name: str = "",
     ) -> Image:
         """Make the device unless it is here, then write the record."""
         device = self._devices / f"{found.device_key}.erofs"
         async with locked(self._lock(found.device_key)):
             if not device.exists():
-                files = await layers()  # type: ignore[misc]
+                files = await layers()
                 await self._convert(found, files, folder, device, tell)
             image = self._commit(found, device, name)
         tell(Progress(Phase.DONE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -200,8 +201,10 @@ def _cause(error: BaseException) -> BaseException:
 def _system_reason(cause: BaseException, error: BaseException) -> str:
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    found = cause.strerror if isinstance(cause, OSError) else None
-    return (found or str(error) or "no connection").lower()
+    if isinstance(cause, OSError) and cause.errno:
+        # asyncio's own text holds the address in place of the reason; a resolver's numbers are negative
+        return (os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)).lower()
+    return str(error) or "no connection"
 
 
 def _retry_after(response: httpx.Response) -> float:

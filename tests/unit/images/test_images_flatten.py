@@ -191,7 +191,8 @@ def test_overlay_marks_of_a_layer_do_not_reach_the_guest() -> None:
 
 
 def test_127_layers_are_merged() -> None:
-    found = paths(merge(*([(f"only-{n}", b""), ("same", b"x" * n)] for n in range(127))))
+    layers: list[Layer] = [[(f"only-{n}", b""), ("same", b"x" * n)] for n in range(127)]
+    found = paths(merge(*layers))
     assert found["same"].size == 126
     assert len(found) == 128
 

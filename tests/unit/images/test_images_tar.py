@@ -34,7 +34,7 @@ _KINDS = {
 }
 
 NAMES = st.text(
-    st.characters(codec="utf-8", exclude_characters="\0/", exclude_categories=("Cs",)), min_size=1, max_size=60
+    st.characters(codec="utf-8", exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=60
 )
 PATHS = st.lists(NAMES, min_size=1, max_size=5).map("/".join)
 
