@@ -71,6 +71,12 @@ impl Agent {
         self.reaper.clone()
     }
 
+    /// The pod's address; the loopback one if it has none.
+    pub fn pod_ip(&self) -> String {
+        let known = self.ready.borrow().as_ref().map(|ready| ready.call.pod_ip.clone());
+        known.filter(|ip| !ip.is_empty()).unwrap_or_else(|| "127.0.0.1".to_owned())
+    }
+
     /// CONFLICT before set-up.
     pub fn pod(&self) -> Outcome<Rc<Pod>> {
         let pod = self.ready.borrow().as_ref().map(|ready| ready.pod.clone());
@@ -91,10 +97,7 @@ impl Agent {
             }
             Call::CopyIn(call) => copy::receive(&*self.containers.find(&call.container)?, &call, stream).await,
             Call::CopyOut(call) => copy::send(&*self.containers.find(&call.container)?, &call, stream).await,
-            Call::PortForward(call) => {
-                let pod_ip = self.ready.borrow().as_ref().map(|r| r.call.pod_ip.clone()).unwrap_or_default();
-                forward::serve(&call, &pod_ip, stream).await
-            }
+            Call::PortForward(call) => forward::serve(&call, &self.pod_ip(), stream).await,
             other => {
                 let reply = self.answer(other).await?;
                 stream.reply(reply).await;
@@ -180,7 +183,10 @@ impl Agent {
     fn write_volume(&self, call: &pb::WriteVolume) -> Outcome<()> {
         let volume = self.pod()?.volume(&call.volume)?;
         if !volume.is_files {
-            return Err(Failure::new(Code::Conflict, format!("the files of volume {} are not the host's", call.volume)));
+            return Err(Failure::new(
+                Code::Conflict,
+                format!("the files of volume {} are not the host's", call.volume),
+            ));
         }
         setup::volumes::write_files(&volume, &call.files)
     }

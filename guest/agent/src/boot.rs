@@ -145,9 +145,9 @@ pub async fn find_port(options: &Options) -> Outcome<PathBuf> {
 
 fn port_named(name: &str) -> Option<PathBuf> {
     let ports = fs::read_dir("/sys/class/virtio-ports").ok()?;
-    let port = ports.flatten().find(|port| {
-        fs::read_to_string(port.path().join("name")).is_ok_and(|found| found.trim_end() == name)
-    })?;
+    let port = ports
+        .flatten()
+        .find(|port| fs::read_to_string(port.path().join("name")).is_ok_and(|found| found.trim_end() == name))?;
     let device = Path::new("/dev").join(port.file_name());
     device.exists().then_some(device)
 }

@@ -24,10 +24,7 @@ fn main() {
 fn run() -> Outcome<()> {
     let options = boot::prepare()?;
     let signals = process::child_signals().context("blocking SIGCHLD")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     LocalSet::new().block_on(&runtime, async move {
         let port = boot::find_port(&options).await?;
         let events = EventLog::default();

@@ -19,7 +19,10 @@ const RECORD: usize = 8_192;
 /// Watches the kernel's log for ever.
 pub async fn watch(events: EventLog) {
     if let Err(error) = follow(&events).await {
-        boot::say(&format!("the kernel's log cannot be watched, so lack of memory is not reported: {}", reason(&error)));
+        boot::say(&format!(
+            "the kernel's log cannot be watched, so lack of memory is not reported: {}",
+            reason(&error)
+        ));
     }
 }
 

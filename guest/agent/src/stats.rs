@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn devices_other_than_the_loopback_are_counted() {
-        let dev = "Inter-| x\n face |y\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 10 2 0 3 0 0 0 0 20 4 0 5 0 0 0 0\n";
+        let dev =
+            "Inter-| x\n face |y\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 10 2 0 3 0 0 0 0 20 4 0 5 0 0 0 0\n";
         let found = interfaces(dev);
         assert_eq!(found.len(), 1);
         let eth = &found[0];

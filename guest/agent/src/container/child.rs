@@ -278,7 +278,10 @@ mod tests {
         assert_eq!(missing.code, Code::CommandNotFound);
         assert_eq!(missing.message, "surely-not-there: not found in the container's PATH");
         let folder = execute(&owned(&["/etc"]), &[]).unwrap_err();
-        assert_eq!((folder.code, folder.message.as_str()), (Code::CommandNotExecutable, "/etc cannot be run: it is a directory"));
+        assert_eq!(
+            (folder.code, folder.message.as_str()),
+            (Code::CommandNotExecutable, "/etc cannot be run: it is a directory")
+        );
         let file = execute(&owned(&["/etc/passwd"]), &[]).unwrap_err();
         assert_eq!(file.message, "/etc/passwd cannot be run: permission denied: it is not executable");
         assert_eq!(execute(&[], &[]).unwrap_err().code, Code::CommandNotFound);

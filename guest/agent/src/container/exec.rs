@@ -161,11 +161,7 @@ async fn serve(
     }
 }
 
-async fn wait(
-    running: &Running,
-    timeout_ms: u32,
-    ended: &mut tokio::sync::oneshot::Receiver<Ended>,
-) -> (Ended, bool) {
+async fn wait(running: &Running, timeout_ms: u32, ended: &mut tokio::sync::oneshot::Receiver<Ended>) -> (Ended, bool) {
     const LOST: Ended = Ended { code: 255, signal: 0 };
     if timeout_ms > 0 {
         let limit = Duration::from_millis(u64::from(timeout_ms));
@@ -200,7 +196,12 @@ async fn pump(mut output: Output, channel: u8, stream: StreamHandle) {
 }
 
 /// For a probe: runs to its end or the time limit; (exit code, the first bytes of its output).
-pub async fn run_quietly(reaper: &Reaper, container: &Container, call: &pb::Exec, keep: usize) -> Outcome<(i32, String)> {
+pub async fn run_quietly(
+    reaper: &Reaper,
+    container: &Container,
+    call: &pb::Exec,
+    keep: usize,
+) -> Outcome<(i32, String)> {
     let Started { spawned, ends } = start(reaper, container, call)?;
     let spawn::Spawned { pid, pidfd, mut ended, errors } = spawned;
     errors.executed().await?;

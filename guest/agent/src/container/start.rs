@@ -33,6 +33,7 @@ const MESSAGE_LIMIT: u64 = 4_096;
 /// Starts it, or answers as the first call did when it is the same (name, attempt).
 pub async fn start(agent: &Rc<Agent>, call: pb::StartContainer) -> Outcome<pb::Started> {
     check_name(&call.name)?;
+    crate::probe::check_supported(&call.probes)?;
     let pod = agent.pod()?;
     let previous = agent.containers.get(&call.name);
     if let Some(previous) = &previous {
@@ -62,7 +63,10 @@ fn check_successor(previous: &Container, call: &pb::StartContainer) -> Outcome<(
     }
     if call.attempt < previous.call.attempt {
         let newest = previous.call.attempt;
-        return Err(Failure::new(Code::Conflict, format!("attempt {} of {} is older than {newest}", call.attempt, call.name)));
+        return Err(Failure::new(
+            Code::Conflict,
+            format!("attempt {} of {} is older than {newest}", call.attempt, call.name),
+        ));
     }
     Ok(())
 }
@@ -126,8 +130,11 @@ fn launch_mounted(
     let forked = now_ns();
     let log = agent.containers.log_or_new(&call.name, || pod.new_log(&call.name));
     let has_probe = |kind: pb::probe::Kind| call.probes.iter().any(|probe| probe.kind() == kind);
-    let health =
-        Health { started: !has_probe(pb::probe::Kind::Startup), ready: !has_probe(pb::probe::Kind::Readiness), live: true };
+    let health = Health {
+        started: !has_probe(pb::probe::Kind::Startup),
+        ready: !has_probe(pb::probe::Kind::Readiness),
+        live: true,
+    };
     let spawn::Spawned { pid, pidfd, ended, errors } = spawned;
     let container = Rc::new(Container {
         pid,

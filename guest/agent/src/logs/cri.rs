@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn how_the_bytes_are_read_changes_nothing() {
-        let text: Vec<u8> = (0..100_000u32).map(|n| if n % 40_007 == 7 { b'\n' } else { b'a' + (n % 26) as u8 }).collect();
+        let text: Vec<u8> =
+            (0..100_000u32).map(|n| if n % 40_007 == 7 { b'\n' } else { b'a' + (n % 26) as u8 }).collect();
         let whole = cut(&[&text]);
         for size in [1, 7, 4_096, 16_384, 16_385] {
             let pieces: Vec<_> = text.chunks(size).collect();

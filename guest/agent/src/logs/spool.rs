@@ -30,16 +30,7 @@ pub struct Spool {
 impl Spool {
     /// `limit`: bytes that are kept in the file at most.
     pub fn new(path: PathBuf, limit: u64) -> Self {
-        Self {
-            memory: VecDeque::new(),
-            memory_start: 0,
-            first: 0,
-            dropped: 0,
-            path,
-            file: None,
-            file_base: 0,
-            limit,
-        }
+        Self { memory: VecDeque::new(), memory_start: 0, first: 0, dropped: 0, path, file: None, file_base: 0, limit }
     }
 
     /// Offset of the oldest byte that is still here.
@@ -164,7 +155,8 @@ impl Spool {
         }
         let skip = (offset - self.memory_start) as usize;
         let (head, tail) = self.memory.as_slices();
-        let (head, tail) = if skip < head.len() { (&head[skip..], tail) } else { (&tail[skip - head.len()..], &[][..]) };
+        let (head, tail) =
+            if skip < head.len() { (&head[skip..], tail) } else { (&tail[skip - head.len()..], &[][..]) };
         let from_head = head.len().min(buffer.len());
         buffer[..from_head].copy_from_slice(&head[..from_head]);
         let from_tail = tail.len().min(buffer.len() - from_head);

@@ -192,11 +192,7 @@ async fn mount_writable(agent: &Rc<Agent>, device: Option<&pb::Device>) -> Outco
     Ok(folder)
 }
 
-async fn make_volumes(
-    agent: &Rc<Agent>,
-    wanted: &[pb::Volume],
-    writable: &str,
-) -> Outcome<HashMap<String, Volume>> {
+async fn make_volumes(agent: &Rc<Agent>, wanted: &[pb::Volume], writable: &str) -> Outcome<HashMap<String, Volume>> {
     let mut found = HashMap::new();
     for volume in wanted {
         match &volume.source {

@@ -92,7 +92,8 @@ async fn mount_block(reaper: &Reaper, path: &str, block: &pb::BlockVolume) -> Ou
         flags |= libc::MS_RDONLY;
     }
     let words = |name: &str| block.options.iter().any(|option| option == name);
-    for (name, flag) in [("ro", libc::MS_RDONLY), ("noexec", libc::MS_NOEXEC), ("nosuid", libc::MS_NOSUID), ("nodev", libc::MS_NODEV)]
+    for (name, flag) in
+        [("ro", libc::MS_RDONLY), ("noexec", libc::MS_NOEXEC), ("nosuid", libc::MS_NOSUID), ("nodev", libc::MS_NODEV)]
     {
         flags |= if words(name) { flag } else { 0 };
     }

@@ -42,7 +42,7 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &str, flags: libc::c_int, mode: 
 }
 
 /// openat(2) of one name directly below `folder`, never following a link.
-pub fn open_at(folder: BorrowedFd<'_>, name: &str, flags: libc::c_int, mode: u32) -> io::Result<OwnedFd> {
+pub fn open_at(folder: BorrowedFd<'_>, name: impl Into<Vec<u8>>, flags: libc::c_int, mode: u32) -> io::Result<OwnedFd> {
     let name = cstring(name)?;
     let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
     // SAFETY: `name` is a C string that lives until the call returns.
@@ -120,9 +120,7 @@ pub fn stat_at(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<libc::stat> {
     let mut found: libc::stat = unsafe { std::mem::zeroed() };
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
     // SAFETY: `name` is a C string and `found` large enough for what the kernel writes.
-    check(
-        unsafe { libc::fstatat(folder.as_raw_fd(), name.as_ptr(), &raw mut found, flags) } as libc::c_long,
-    )?;
+    check(unsafe { libc::fstatat(folder.as_raw_fd(), name.as_ptr(), &raw mut found, flags) } as libc::c_long)?;
     Ok(found)
 }
 
@@ -130,9 +128,11 @@ pub fn stat_at(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<libc::stat> {
 pub fn read_link(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0u8; libc::PATH_MAX as usize];
     // SAFETY: the length passed is that of the buffer.
-    let length = check(unsafe {
-        libc::readlinkat(folder.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
-    } as libc::c_long)?;
+    let length =
+        check(
+            unsafe { libc::readlinkat(folder.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
+                as libc::c_long,
+        )?;
     buffer.truncate(length as usize);
     Ok(buffer)
 }
@@ -204,10 +204,7 @@ pub fn add_entropy(random: &File, bytes: &[u8]) -> io::Result<()> {
 
 /// Sets the wall clock, in nanoseconds since 1970.
 pub fn set_clock(unix_ns: u64) -> io::Result<()> {
-    let time = libc::timespec {
-        tv_sec: (unix_ns / 1_000_000_000) as i64,
-        tv_nsec: (unix_ns % 1_000_000_000) as i64,
-    };
+    let time = libc::timespec { tv_sec: (unix_ns / 1_000_000_000) as i64, tv_nsec: (unix_ns % 1_000_000_000) as i64 };
     // SAFETY: `time` lives until the call returns.
     check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) } as libc::c_long).map(drop)
 }

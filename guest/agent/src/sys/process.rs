@@ -29,8 +29,7 @@ pub fn fork(namespaces: u64, cgroup: BorrowedFd<'_>) -> io::Result<Option<Child>
     arguments.cgroup = cgroup.as_raw_fd() as u64;
     // SAFETY: `arguments` has the layout the kernel asks for and its size is passed; without CLONE_VM and a stack this
     // is a fork, and no other thread exists whose locks the child could miss.
-    let pid =
-        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) })?;
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) })?;
     if pid == 0 {
         return Ok(None);
     }
@@ -101,10 +100,8 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 /// Signals the very process of the descriptor, never one that has its number later.
 pub fn kill_fd(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     // SAFETY: the signal info may be null.
-    check(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0) })
+        .map(drop)
 }
 
 pub fn new_session() -> io::Result<()> {

@@ -70,8 +70,5 @@ pub fn no_new_privileges() -> io::Result<()> {
 pub fn install_filter(filter: &[Instruction]) -> io::Result<()> {
     let program = Program { length: filter.len() as u16, filter: filter.as_ptr() };
     // SAFETY: `program` has the layout of `struct sock_fprog` and its instructions live until the call returns.
-    check(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) }).map(drop)
 }
