@@ -10,11 +10,12 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import struct
 from dataclasses import dataclass
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _NAMESPACES = 0x00020000 | 0x40000000 | 0x08000000 | 0x04000000  # mount, network, IPC, UTS
 _AUDIT_ARCH_X86_64 = 0xC000003E
@@ -57,6 +58,7 @@ def confine(to: Confinement) -> None:
         os.setgroups([])
         os.setresgid(own, own, own)
         os.setresuid(own, own, own)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of uid, which would clear it
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _filter_syscalls()
