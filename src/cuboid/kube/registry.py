@@ -195,7 +195,10 @@ class Registry:
         warnings: list[str] = []
 
         def change(old: Object) -> Object:
-            patched = apply_patch(kind, kind.from_storage(old), body, form)
+            try:
+                patched = apply_patch(kind, kind.from_storage(old), body, form)
+            except RecursionError as error:
+                raise status.bad_request("the patch makes the object nest too deeply") from error
             clean, messages = self.decode(kind, patched, options)
             warnings[:] = messages
             return kind.to_storage(clean)

@@ -20,7 +20,7 @@ import uvicorn
 import uvloop
 
 import cuboid
-from cuboid.kube import kinds, namespaces
+from cuboid.kube import expiry, kinds, namespaces
 from cuboid.kube.cache import Cache
 from cuboid.kube.client import KubeClient
 from cuboid.kube.registry import Registry
@@ -204,6 +204,7 @@ async def _serve(prepared: Prepared, ca_file: Path) -> None:
     async with TaskSet("server") as tasks:
         serving = tasks.start(server.serve([prepared.listener]), name="http")
         tasks.start(namespaces.keep(prepared.context.registry), name="namespaces")
+        tasks.start(expiry.keep(prepared.context.registry), name="expiry")
         await _started(server, serving)
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)
         notify("READY=1")

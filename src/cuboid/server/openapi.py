@@ -22,6 +22,7 @@ from cuboid.server.render import answer, document_answer
 
 _V3 = "#/components/schemas/"
 _V2 = "#/definitions/"
+_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
 def _places() -> dict[str, list[Kind]]:
@@ -53,6 +54,9 @@ async def v3(request: Request, context: Context) -> Response:
 
 
 async def v2(request: Request, context: Context) -> Response:
+    """As JSON. kubectl asks for protobuf, and only for kinds that v3 does not have: it gets an empty document."""
+    if _V2_PROTOBUF in request.headers.get("accept", ""):
+        return Response(b"", media_type=_V2_PROTOBUF.replace("@", "."))
     document = {
         "swagger": "2.0",
         "info": _info(),
