@@ -165,7 +165,7 @@ async def test_what_is_not_in_the_index_is_cut_off_after_a_kill(tmp_path: Path) 
 
 
 @given(live=st.booleans(), cut=st.integers(0, 8000), size=st.integers(300, 3000), piece=st.integers(1, 700))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_killed_at_any_byte_it_goes_on_exactly_there(
     tmp_path_factory: pytest.TempPathFactory, live: bool, cut: int, size: int, piece: int
 ) -> None:
