@@ -51,6 +51,10 @@ class Platform:
             "CUBOID_STATE_DIR": str(self.state),
             "CUBOID_RUN_DIR": str(self.run_folder),
             "KUBECONFIG": str(self.home / ".kube/config"),
+            # What a node agent finds in its cgroup or under its user ids it takes for its own.
+            "CUBOID_VMM_CGROUP_PARENT": f"cuboid-{self.id}",
+            "CUBOID_VMM_UID_BASE": str(1_000_000_000 + int(self.id[:4], 16) * 10_000),
+            "CUBOID_VMM_UID_COUNT": "10000",
             **self.settings,
         }
 
