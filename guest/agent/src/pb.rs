@@ -747,6 +747,7 @@ pub struct ExitStatus {
     #[prost(uint64, tag = "7")]
     pub started_unix_ns: u64,
 }
+/// DATA on channel 0 starts at `offset`; if those bytes are gone, a u64 on channel 1 comes first and says where it starts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Logs {
     #[prost(string, tag = "1")]

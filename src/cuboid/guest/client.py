@@ -234,7 +234,9 @@ class AgentClient:
         return await self._open(pb.Call(attach=call))
 
     async def logs(self, container: str, offset: int, *, follow: bool) -> GuestStream:
-        return await self._open(pb.Call(logs=pb.Logs(container=container, offset=offset, follow=follow)))
+        stream = await self._open(pb.Call(logs=pb.Logs(container=container, offset=offset, follow=follow)))
+        stream.ignored = frozenset({1})  # where channel 0 starts if bytes are gone; LogsEnd tells it as well
+        return stream
 
     async def copy_in(self, container: str, path: str) -> GuestStream:
         return await self._open(pb.Call(copy_in=pb.CopyIn(container=container, path=path)))

@@ -297,6 +297,8 @@ class FakeAgent:
         container, offset = self.containers[call.container], call.offset
         begin = container.log_start
         first = offset = max(offset, begin)
+        if first != call.offset:
+            await stream.send(first.to_bytes(8, "little"), 1)
         while True:
             piece = bytes(container.log[offset - container.log_start :])
             await stream.send(piece)

@@ -35,6 +35,7 @@ class GuestStream:
 
     def __init__(self, stream_id: int, link: Link) -> None:
         self._id = stream_id
+        self.ignored: frozenset[int] = frozenset()  # channels whose data the caller does not want
         self._link = link
         self._incoming: deque[tuple[int, bytes]] = deque()
         self._window = WINDOW  # bytes that the guest may still send
@@ -59,7 +60,7 @@ class GuestStream:
         self._window -= len(payload)
         if self._window < 0:
             raise HostileError("the guest sent more data than it had credit for")
-        if self._dropping:
+        if self._dropping or channel in self.ignored:
             self._give_credit(len(payload))
         elif payload:
             self._incoming.append((channel, payload))

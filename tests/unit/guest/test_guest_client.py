@@ -345,3 +345,18 @@ async def test_a_scripted_container_writes_exits_and_is_probed(agent: FakeAgent)
         log = b"".join([data async for _, data in stream.received()])
     assert [line.split(b" ", 1)[1] for line in log.splitlines()] == [b"stdout F hi", b"stderr F oh"]
     await client.close()
+
+
+async def test_a_log_read_from_before_its_first_kept_byte_says_where_it_starts(
+    agent: FakeAgent, client: AgentClient
+) -> None:
+    agent.scripts["app"] = Script(output=[(1, b"one"), (1, b"two")])
+    await run_app(client)
+    await eventually(lambda: agent.containers["app"].log.endswith(b"two\n"))
+    first = agent.containers["app"].log.index(b"\n") + 1
+    await client.ack_logs("app", first)
+    async with await client.logs("app", 0, follow=False) as stream:
+        log = b"".join([data async for _, data in stream.received()])
+        reply = await stream.reply()
+    assert log.endswith(b"F two\n") and log.count(b"\n") == 1
+    assert reply.logs.first_offset == first
