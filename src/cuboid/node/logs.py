@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from cuboid.guest.base import Guest, Stream
+from cuboid.guest.base import Guest
 from cuboid.lib.aio import within
 from cuboid.lib.errors import CuboidError, HostileError
 from cuboid.lib.log import get_log
@@ -27,7 +27,7 @@ UNCOMMITTED_LIMIT = 32 << 20  # more is not taken from the guest before the disk
 RETRY_SECONDS = 0.2
 RETRY_LIMIT = 5.0
 CALL_SECONDS = 10.0
-CATCH_UP_LIMIT = 256 << 20  # bytes; a guest keeps 16 MiB unless told otherwise
+START_CHANNEL = 1  # eight bytes, little-endian: the guest offset of the first byte on channel 0, if it is another
 LONGEST_LINE = 1 << 20  # bytes; the contract says 16 KiB and a little
 OFFSET_LIMIT = 1 << 62
 
@@ -126,9 +126,7 @@ class LogPump:
         while True:
             before = self._end
             try:
-                # First what is there: only its end tells whether the guest had to drop bytes before it.
-                await self._stream(follow=False)
-                return await self._stream(follow=True)
+                return await self._follow()
             except (CuboidError, ConnectionError) as error:
                 log.debug("log stream broke off", container=self._container, error=str(error))
             except OSError as error:  # no space, say: the guest still has what was not written
@@ -136,51 +134,30 @@ class LogPump:
             pause = RETRY_SECONDS if self._end > before else min(pause * 2, RETRY_LIMIT)
             await asyncio.sleep(pause)
 
-    async def _stream(self, *, follow: bool) -> None:
-        await self._commit(acknowledge=False)
-        call = self._guest.logs(self._container, self.guest_offset, follow=follow)
+    async def _follow(self) -> None:
+        call = self._guest.logs(self._container, self.guest_offset, follow=True)
         async with await within(CALL_SECONDS, call, "asking the guest for logs") as stream:
-            await (self._follow(stream) if follow else self._catch_up(stream))
+            async for channel, data in stream.received():
+                if channel == START_CHANNEL:
+                    await self._starts_at(data)
+                else:
+                    await self._append(data)
+            await stream.reply()
 
-    async def _follow(self, stream: Stream) -> None:
-        async for _, data in stream.received():
-            await self._append(data)
-        await stream.reply()
-
-    async def _catch_up(self, stream: Stream) -> None:
-        """Write what the guest has kept; if it does not begin where our bytes end, move it to where it belongs."""
-        mark = self._end
-        try:
-            async for _, data in stream.received():
-                self._write(data)
-                if self._end - mark > CATCH_UP_LIMIT:
-                    raise HostileError(f"the guest sent more than {CATCH_UP_LIMIT >> 20} MiB of kept logs")
-            end = (await stream.reply()).logs.end_offset
-            gap = self._index.base + end - self._end
-            if gap < 0 or end > OFFSET_LIMIT:
-                raise HostileError("the guest sent more log bytes than it says it has")
-        except BaseException:
-            os.ftruncate(self._fd, mark - self._segment.start)
-            self._end = mark
-            raise
-        if gap:
-            self._open_gap(mark, gap)
-        await self._written()
-        if self._end - self._segment.start >= self._limits.max_bytes:
-            await self._rotate()  # perhaps inside a line, whose rest is then the next segment's first bytes
-
-    def _open_gap(self, mark: int, gap: int) -> None:
-        """The guest dropped `gap` bytes before those written since `mark`: they begin a segment of their own."""
-        kept = mark - self._segment.start
-        with self._segment.path.open("rb") as file:
-            file.seek(kept)
-            late = file.read()
-        os.ftruncate(self._fd, kept)
-        self._end = mark + gap
-        self._index.dropped += gap
+    async def _starts_at(self, data: bytes) -> None:
+        """The guest could not keep all that we ask for; what comes begins at this offset and in a new segment."""
+        start = self._index.base + int.from_bytes(data, "little")
+        gap = start - self._end
+        if len(data) != 8 or start > OFFSET_LIMIT or gap < 0:
+            raise HostileError("the guest's log does not begin where it can")
+        if gap == 0:
+            return
         log.warning("the guest had to drop log bytes", container=self._container, bytes=gap)
+        await self._commit(acknowledge=False)
+        self._index.dropped += gap
+        self._end = self._sure = start
         self._turn()
-        self._write(late)
+        prune(self._folder, self._limits.max_files)
 
     async def _append(self, data: bytes) -> None:
         while (cut := self._segment_end(data)) is not None:

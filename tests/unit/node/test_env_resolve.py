@@ -4,7 +4,7 @@ import base64
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuboid.kube.types import ConfigMap, Pod, Secret, config_map, pod, secret
@@ -156,6 +156,7 @@ def test_expansion_is_kubernetes_own(text: str, expanded: str) -> None:
     assert expand(text, {"A": "1"}) == expanded
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="$()ABx", max_size=20))
 def test_expansion_never_fails_and_leaves_text_without_dollars_alone(text: str) -> None:
     result = expand(text, {"A": "1"})

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuboid.lib.errors import NotFoundError
@@ -184,6 +184,7 @@ async def test_a_record_that_was_cut_is_shown_as_far_as_it_goes(log: Log) -> Non
     assert await read(log) == b"whole\nhalf o"
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=20), st.integers(0, 10), st.booleans(), st.booleans())
 def test_no_bytes_of_a_guest_break_the_reader(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], tail: int, timestamps: bool, since: bool

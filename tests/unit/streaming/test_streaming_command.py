@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuboid.kube.streaming.command import Channels, Result, serve_command, terminal_size
@@ -96,6 +96,7 @@ async def test_a_message_that_is_none_closes_with_a_protocol_error(message: byte
     assert socket.closed == 1002
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=10), st.booleans())
 def test_no_messages_do_more_than_close_the_session(messages: list[bytes], tty: bool) -> None:
     async def scenario() -> None:

@@ -4,7 +4,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuboid.kube.streaming import spdy
@@ -47,6 +47,7 @@ def test_the_dictionary_is_that_of_the_specification() -> None:
     assert Encoder().encode(SynReply(1))[12:18].hex() == "78bbe3c6a7c2"
 
 
+@settings(deadline=None)
 @given(st.lists(FRAMES, max_size=8), st.integers(1, 64))
 def test_frames_survive_any_cutting_of_the_bytes(frames: list[Frame], size: int) -> None:
     encoder, decoder = Encoder(), Decoder()
@@ -55,6 +56,7 @@ def test_frames_survive_any_cutting_of_the_bytes(frames: list[Frame], size: int)
     assert got == frames
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_no_bytes_do_more_than_break_the_protocol(data: bytes) -> None:
     try:
@@ -63,6 +65,7 @@ def test_no_bytes_do_more_than_break_the_protocol(data: bytes) -> None:
         return
 
 
+@settings(deadline=None)
 @given(st.lists(FRAMES, min_size=1, max_size=4), st.data())
 def test_a_flipped_byte_does_no_more_than_break_the_protocol(frames: list[Frame], data: st.DataObject) -> None:
     encoder = Encoder()
@@ -74,6 +77,7 @@ def test_a_flipped_byte_does_no_more_than_break_the_protocol(frames: list[Frame]
         return
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_header_block_does_more_than_break_the_protocol(block: bytes) -> None:
     try:
