@@ -119,6 +119,8 @@ async def test_a_command_that_is_missing_says_so_as_users_know_it(rig: KubeletRi
     said, status = await run(rig, EXEC + "&command=nosuch")
     assert said[2] == b'exec: "nosuch": executable file not found in $PATH\r\n'
     assert status["details"]["causes"][0]["message"] == "127"
+    said, status = await run(rig, EXEC + "&command=/bin/nosuch")
+    assert said[2] == b'exec: "/bin/nosuch": /bin/nosuch: not found in the container\r\n'
 
 
 async def test_the_size_of_the_terminal_reaches_the_guest(rig: KubeletRig) -> None:

@@ -82,6 +82,13 @@ async def test_streams_that_were_not_asked_for_are_not_sent_and_stdin_is_not_tak
     assert program.taken == b""
 
 
+async def test_on_a_terminal_everything_is_one_stream() -> None:
+    socket, program = Socket(), Program()
+    program.ended.set()
+    await serve(socket, program, Channels(stderr=False, tty=True))
+    assert socket.sent[1:-1] == [b"\x01err"]
+
+
 async def test_a_client_that_leaves_ends_the_session_without_an_error() -> None:
     socket = Socket([b"\x00x"])
     socket.stay.set()

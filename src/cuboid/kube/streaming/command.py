@@ -173,6 +173,7 @@ class _Session:
     async def _output(self) -> None:
         wanted = {STDOUT: self._channels.stdout, STDERR: self._channels.stderr}
         async for channel, data in self._command.output():
+            channel = STDOUT if self._channels.tty else channel  # a terminal has one stream
             if wanted.get(channel) and data:
                 await self._send(channel, data)
 

@@ -166,10 +166,11 @@ class GuestCommand:
             self._refusal = error
 
     def _refusal_text(self) -> str:
-        """In the words that users of container runtimes know."""
+        """In the words that users of container runtimes know; the guest's own where it knows more."""
         assert self._refusal is not None
-        why = "executable file not found in $PATH" if self._refusal.exit_code == 127 else "permission denied"
-        return f'exec: "{self._args[0] if self._args else ""}": {why}'
+        name = self._args[0] if self._args else ""
+        missing = self._refusal.exit_code == 127 and "/" not in name
+        return f'exec: "{name}": {"executable file not found in $PATH" if missing else self._refusal.message}'
 
     async def result(self) -> Result:
         if self._refusal:
