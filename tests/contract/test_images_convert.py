@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import os
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from cuboid.images.convert.run import Layer, convert
 from cuboid.images.settings import ImageSettings
@@ -284,3 +288,29 @@ async def test_a_confined_process_has_a_uid_of_its_own_and_limits(tmp_path: Path
     )
     result = await proc.run([sys.executable, "-I", "-c", code], timeout=20)
     assert result.text.split("\n")[0] == "1900000000 1900000000 [] 1048576 64 0"
+
+
+# --- any tree, through the kernel ------------------------------------------------------------------------------------
+
+NAMES = st.binary(min_size=1, max_size=255).filter(lambda n: not set(n) & {0, 47} and n not in (b".", b".."))
+FILES = st.tuples(st.binary(max_size=9000), st.integers(0, 0o7777), st.integers(0, 2**32 - 2), st.integers(0, 2**33))
+
+
+@hypothesis_settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(NAMES.filter(lambda n: not n.startswith(b".wh.")), FILES, max_size=40))
+def test_any_files_are_seen_by_the_kernel_as_they_were(
+    tmp_path: Path, files: dict[bytes, tuple[bytes, int, int, int]]
+) -> None:
+    members: list[tuple[tarfile.TarInfo, bytes]] = [
+        (member(os.fsdecode(name), mode=mode, uid=uid, mtime=mtime), content)
+        for name, (content, mode, uid, mtime) in files.items()
+    ]
+    (tmp_path / "device").unlink(missing_ok=True)
+    device = asyncio.run(device_of(tmp_path, make_tar(members, tarfile.GNU_FORMAT)))
+    asyncio.run(fsck(device))
+    found = asyncio.run(look(device, tmp_path))
+    assert {os.fsencode(path) for path in found} == {b"/"} | {b"/" + name for name in files}
+    for name, (content, mode, uid, mtime) in files.items():
+        seen = found[os.fsdecode(b"/" + name)]
+        assert (seen.permissions, seen.uid, seen.mtime, seen.size) == (mode, uid, mtime * 10**9, len(content))
+        assert seen.sha256 == hashlib.sha256(content).hexdigest()

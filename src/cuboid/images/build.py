@@ -33,7 +33,7 @@ def build_layout(
     out: Path,
     *,
     name: str = "",
-    compression: str = "gzip",
+    compression: str = "zstd",
     created: str = "1970-01-01T00:00:00Z",
     architecture: str = ARCHITECTURE,
 ) -> str:

@@ -30,6 +30,7 @@ from cuboid.images.bundle import Bundle
 from cuboid.images.convert.run import Layer, convert
 from cuboid.images.holds import Holds
 from cuboid.images.locks import locked, locked_briefly, locked_if_free
+from cuboid.images.manifest import ARCHITECTURE
 from cuboid.images.pull import BlobFolder, describe, fetch_layers
 from cuboid.images.records import Record, RecordFolder, merge
 from cuboid.images.reference import Reference, parse
@@ -160,10 +161,12 @@ class LocalImageStore:
         """Make the device unless it is here, then write the record."""
         device = self._devices / f"{found.device_key}.erofs"
         async with locked(self._lock(found.device_key)):
-            if not device.exists():
-                files = await layers()
-                await self._convert(found, files, folder, device, tell)
-            image = self._commit(found, device, name)
+            while True:
+                if not device.exists():
+                    await self._convert(found, await layers(), folder, device, tell)
+                with contextlib.suppress(FileNotFoundError):  # removed at this moment, with its last image: once more
+                    image = self._commit(found, device, name)
+                    break
         tell(Progress(Phase.DONE))
         return image
 
@@ -186,15 +189,10 @@ class LocalImageStore:
         sync_folder(self._devices)
 
     def _commit(self, found: Bundle, device: Path, name: str) -> Image:
-        """Write the record; a name that meant another image until now means this one."""
+        """Write the record; a name that meant another image until now means this one. FileNotFoundError: no device."""
         names = (name,) if name else found.names
-        record = Record(
-            id=found.id, digest=found.digest, names=names, pins=found.pins, device=device.name,
-            device_bytes=device.stat().st_size, config=found.configuration.run, architecture="amd64",
-            created=found.configuration.created, layers=tuple(layer.digest for layer in found.layers),
-            pulled_at=self._clock.now(),
-        )  # fmt: skip
         with locked_briefly(self._lock("store")):
+            record = self._describe(found, device, names)
             index = self._records.index()
             for moved in names:
                 owner = index.named(moved)
@@ -203,6 +201,14 @@ class LocalImageStore:
             record = merge(record, index.by_id.get(found.id))
             self._records.write(record)
         return record.image(self._devices)
+
+    def _describe(self, found: Bundle, device: Path, names: tuple[str, ...]) -> Record:
+        return Record(
+            id=found.id, digest=found.digest, names=names, pins=found.pins, device=device.name,
+            device_bytes=device.stat().st_size, config=found.configuration.run, architecture=ARCHITECTURE,
+            created=found.configuration.created, layers=tuple(layer.digest for layer in found.layers),
+            pulled_at=self._clock.now(),
+        )  # fmt: skip
 
     # --- removal -----------------------------------------------------------------------------------------------------
 

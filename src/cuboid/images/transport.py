@@ -8,6 +8,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TypeVar
 
 import httpx
@@ -82,6 +83,8 @@ class Transport:
                 await response.aclose()
         except httpx.TransportError as error:
             raise self._explained(error) from error
+        except httpx.InvalidURL as error:
+            raise HostileError(f"the registry {self.endpoint} leads to an invalid address") from error
 
     async def _send(self, method: str, url: httpx.URL, headers: dict[str, str], content: object) -> httpx.Response:
         for _ in range(_MAX_REDIRECTS + 1):
@@ -98,10 +101,7 @@ class Transport:
         raise HostileError(f"the registry {self.endpoint} redirects without end")
 
     def _redirected(self, url: httpx.URL, location: str) -> httpx.URL:
-        try:
-            target = url.join(location)
-        except httpx.InvalidURL as error:
-            raise HostileError(f"the registry {self.endpoint} redirects to an invalid address") from error
+        target = url.join(location)
         same_host = target.host == url.host and url.scheme == "http"
         loopback = self._local and is_loopback(target.host)
         if target.scheme != "https" and not (target.scheme == "http" and (same_host or loopback)):
@@ -113,16 +113,15 @@ class Transport:
     def may_send_secrets(self, url: str) -> bool:
         """Whether a token server may be given credentials: encrypted, or as local as the registry itself."""
         target = httpx.URL(url)
-        plain_as_allowed = target.scheme == "http" and self._plain_allowed
-        same = f"{target.host}:{target.port}" == self.endpoint or target.host == host(self.endpoint)
-        return target.scheme == "https" or (plain_as_allowed and (same or is_loopback(target.host)))
+        as_local = target.host == host(self.endpoint) or is_loopback(target.host)
+        return target.scheme == "https" or (target.scheme == "http" and self._plain_allowed and as_local)
 
     def _check(self, response: httpx.Response) -> None:
         if response.status_code in TRY_AGAIN:
             busy = response.status_code == 429
             raise Again(
                 UnavailableError(
-                    f"the registry {self.endpoint} answers {response.status_code} {response.reason_phrase}",
+                    f"the registry {self.endpoint} answers {response.status_code} {_phrase(response)}",
                     hint="it limits how often it is asked: log in or try later" if busy else "try again later",
                     reason="ErrImagePull",
                 ),
@@ -205,6 +204,11 @@ def _system_reason(cause: BaseException, error: BaseException) -> str:
         # asyncio's own text holds the address in place of the reason; a resolver's numbers are negative
         return (os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)).lower()
     return str(error) or "no connection"
+
+
+def _phrase(response: httpx.Response) -> str:
+    """What a status means by the standard; the registry's own words could be anything."""
+    return HTTPStatus(response.status_code).phrase
 
 
 def _retry_after(response: httpx.Response) -> float:
