@@ -5,6 +5,7 @@ Source of the grammar and of the canonical form: k8s.io/apimachinery/pkg/api/res
 
 from __future__ import annotations
 
+import functools
 import re
 from fractions import Fraction
 
@@ -17,11 +18,12 @@ _GRAMMAR = re.compile(
 )
 _LARGEST = Fraction(2**63 - 1)
 _NANO = 10**9
+_LONGEST = 100  # more than the grammar takes
 
 
 def parse(text: str | int | float) -> Fraction:
     """The exact value. Finer than a nano-unit is rounded away from zero, more than 2^63-1 is capped."""
-    value, _, _ = _read(text)
+    value, _ = _read(text)
     return value
 
 
@@ -37,8 +39,7 @@ def to_millis(text: str | int | float) -> int:
 
 def canonical(text: str | int | float) -> str:
     """The form that the API server stores: no fraction, the largest suffix that keeps the value (`0.5Gi` → `512Mi`)."""
-    value, family, _ = _read(text)
-    return _write(value, family)
+    return _canonical_text(str(text)[:_LONGEST])
 
 
 def format_bytes(count: int) -> str:
@@ -51,17 +52,27 @@ def format_millis(count: int) -> str:
     return _write(Fraction(count, 1000), "decimal")
 
 
-def _read(text: str | int | float) -> tuple[Fraction, str, str]:
-    match = _GRAMMAR.fullmatch(str(text))
+@functools.lru_cache(maxsize=2048)  # objects name the same few amounts again and again; 100 µs each without
+def _canonical_text(text: str) -> str:
+    return _write(*_read(text))
+
+
+def _read(text: str | int | float) -> tuple[Fraction, str]:
+    return _read_text(str(text)[:_LONGEST])
+
+
+@functools.lru_cache(maxsize=2048)
+def _read_text(text: str) -> tuple[Fraction, str]:
+    match = _GRAMMAR.fullmatch(text)
     if match is None:
         raise InvalidError(
-            f"{str(text)[:64]!r} is not a quantity", hint="a number with a suffix like m, k, M, G, Ki, Mi or Gi"
+            f"{text[:64]!r} is not a quantity", hint="a number with a suffix like m, k, M, G, Ki, Mi or Gi"
         )
     sign, digits, suffix, exponent = match.groups()
     number = Fraction(digits.removesuffix(".")) * (-1 if sign == "-" else 1)
     value = _round(number * _scale(suffix, exponent))
     family = "exponent" if exponent is not None else "binary" if suffix in _BINARY else "decimal"
-    return value, family, digits
+    return value, family
 
 
 def _scale(suffix: str | None, exponent: str | None) -> Fraction:

@@ -123,16 +123,26 @@ class Binder:
         self._pods = Informer(client, PODS)
         self._nodes = Informer(client, NODES)
         self._wake = asyncio.Event()
+        self._waiting: dict[str, dict[str, Any]] = {}  # by pod uid
         self._told: dict[str, str] = {}  # pod uid -> message last given
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow(self._pods), name="binder-pods")
-            group.create_task(self._follow(self._nodes), name="binder-nodes")
+            group.create_task(self._follow_pods(), name="binder-pods")
+            group.create_task(self._follow_nodes(), name="binder-nodes")
             group.create_task(self._loop(), name="binder")
 
-    async def _follow(self, informer: Informer) -> None:
-        async for _ in informer.events():
+    async def _follow_pods(self) -> None:
+        async for kind, pod in self._pods.events():
+            if kind != "DELETED" and _is_waiting(pod):
+                self._waiting[_uid(pod)] = pod
+            else:
+                self._waiting.pop(_uid(pod), None)
+                self._told.pop(_uid(pod), None)
+            self._wake.set()
+
+    async def _follow_nodes(self) -> None:
+        async for _ in self._nodes.events():
             self._wake.set()
 
     async def _loop(self) -> None:
@@ -140,10 +150,10 @@ class Binder:
         await self._nodes.synced.wait()
         while True:
             self._wake.clear()
-            waiting = [pod for pod in self._pods.objects.values() if _is_waiting(pod)]
-            for pod in sorted(waiting, key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
+            for pod in sorted(
+                self._waiting.values(), key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))
+            ):
                 await self._place(pod)
-            self._told = {uid: told for uid, told in self._told.items() if uid in {_uid(pod) for pod in waiting}}
             try:
                 async with asyncio.timeout(RETRY_SECONDS):
                     await self._wake.wait()
@@ -177,6 +187,7 @@ class Binder:
 
     def _assume(self, pod: dict[str, Any], node: str) -> None:
         """Count it as placed before the watch says so."""
+        self._waiting.pop(_uid(pod), None)
         place = (pod["metadata"]["namespace"], pod["metadata"]["name"])
         if self._pods.objects.get(place) is pod:
             self._pods.objects[place] = {**pod, "spec": {**pod["spec"], "nodeName": node}}

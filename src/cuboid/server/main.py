@@ -33,6 +33,7 @@ from cuboid.lib.settings import load
 from cuboid.server import binder, tls
 from cuboid.server.app import make_app
 from cuboid.server.context import Context
+from cuboid.server.protocol import LimitedProtocol
 from cuboid.server.settings import ServerSettings
 from cuboid.server.tokens import Tokens, read_admin
 
@@ -163,7 +164,7 @@ def _open_to_all(path: Path) -> bool:
 def _config(context: Context, tokens: Tokens, pair: tls.Pair) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(context, tokens),
-        http="httptools",
+        http=LimitedProtocol,
         ws="wsproto",
         ws_max_size=4 * 1024 * 1024,
         ws_per_message_deflate=False,
@@ -174,7 +175,6 @@ def _config(context: Context, tokens: Tokens, pair: tls.Pair) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         backlog=1024,
-        h11_max_incomplete_event_size=64 * 1024,
         timeout_keep_alive=120,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         ssl_certfile=pair.cert,
