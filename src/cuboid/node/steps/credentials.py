@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import Any
 
@@ -75,7 +74,7 @@ def decode(entry: Any) -> Credentials | None:
     if isinstance(entry.get("auth"), str) and entry["auth"]:
         try:
             user, _, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64, not ASCII, not UTF-8
             return None
     token = str(entry.get("identitytoken", ""))
     return Credentials(user, password.strip("\0"), token) if user or token else None
