@@ -5,7 +5,7 @@ folders too big to sit beside their inode; then all inodes, each followed by its
 folder or symlink content. Contents come first so that layers stream straight to the device, and so that images with
 the same lower layers begin with the same bytes. What a later layer replaced is punched out and reads as zeros.
 
-Source: Linux, fs/erofs/erofs_fs.h (version 6.1 of the format reads everything used here, back to 5.4).
+Source: Linux, fs/erofs/erofs_fs.h; kernels since 5.4 read everything that is used here.
 """
 
 from __future__ import annotations
