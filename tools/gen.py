@@ -27,7 +27,8 @@ def rust_files(folder: Path) -> dict[Path, Path]:
     subprocess.run(["cargo", "build", "-q", "--locked"], cwd=CODEGEN, check=True, timeout=600)
     generator = ROOT / "build/cargo-codegen/debug/cuboid-codegen"
     subprocess.run([generator, PROTO, made], check=True, timeout=60)
-    subprocess.run(["rustfmt", "--edition", "2024", made], cwd=RUST.parent, check=True, timeout=60)
+    style = ROOT / "guest/agent/rustfmt.toml"
+    subprocess.run(["rustfmt", "--edition", "2024", "--config-path", style, made], check=True, timeout=60)
     return {made: RUST}
 
 

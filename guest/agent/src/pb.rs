@@ -28,10 +28,7 @@ pub struct HelloAck {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Call {
-    #[prost(
-        oneof = "call::Call",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
-    )]
+    #[prost(oneof = "call::Call", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     pub call: ::core::option::Option<call::Call>,
 }
 /// Nested message and enum types in `Call`.
@@ -197,8 +194,7 @@ pub struct Setup {
     #[prost(message, repeated, tag = "4")]
     pub interfaces: ::prost::alloc::vec::Vec<Interface>,
     #[prost(map = "string, string", tag = "5")]
-    pub sysctls:
-        ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    pub sysctls: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
     /// read-only EROFS devices, named by the image id; a container names one
     #[prost(message, repeated, tag = "6")]
     pub images: ::prost::alloc::vec::Vec<Device>,

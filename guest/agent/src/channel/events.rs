@@ -54,22 +54,14 @@ impl EventLog {
 
     /// As `push`, without waiting: the event comes back if there is no room.
     pub fn try_push(&self, event: pb::event::Event) -> Result<u64, pb::event::Event> {
-        if self.has_room() {
-            Ok(self.append(event))
-        } else {
-            Err(event)
-        }
+        if self.has_room() { Ok(self.append(event)) } else { Err(event) }
     }
 
     fn append(&self, event: pb::event::Event) -> u64 {
         let mut state = self.0.state.borrow_mut();
         state.last += 1;
         let number = state.last;
-        let event = pb::Event {
-            number,
-            unix_ns: unix_ns(),
-            event: Some(event),
-        };
+        let event = pb::Event { number, unix_ns: unix_ns(), event: Some(event) };
         state.kept.push_back((number, event.encode_to_vec()));
         if let Some(waker) = state.waker.take() {
             waker.wake();
@@ -84,22 +76,13 @@ impl EventLog {
 
     /// Number of the oldest unacknowledged event; 0: none.
     pub fn first(&self) -> u64 {
-        self.0
-            .state
-            .borrow()
-            .kept
-            .front()
-            .map_or(0, |(number, _)| *number)
+        self.0.state.borrow().kept.front().map_or(0, |(number, _)| *number)
     }
 
     /// All events up to this number are safe with the host. Numbers not made yet mean nothing.
     pub(super) fn acknowledge(&self, number: u64) {
         let mut state = self.0.state.borrow_mut();
-        while state
-            .kept
-            .front()
-            .is_some_and(|(first, _)| *first <= number)
-        {
+        while state.kept.front().is_some_and(|(first, _)| *first <= number) {
             state.kept.pop_front();
         }
         drop(state);
@@ -123,10 +106,7 @@ impl EventLog {
 
     pub(super) fn has_unsent(&self) -> bool {
         let state = self.0.state.borrow();
-        state
-            .kept
-            .back()
-            .is_some_and(|(last, _)| *last > state.sent)
+        state.kept.back().is_some_and(|(last, _)| *last > state.sent)
     }
 
     /// Whom to wake when there is a new event.
@@ -136,20 +116,17 @@ impl EventLog {
 }
 
 fn unix_ns() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn warning() -> pb::event::Event {
-        pb::event::Event::Warning(pb::Warning {
-            message: "w".into(),
-        })
+        pb::event::Event::Warning(pb::Warning { message: "w".into() })
     }
 
     fn unsent(log: &EventLog) -> usize {

@@ -33,9 +33,7 @@ pub enum Kind {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::*;
-        const ALL: [Kind; 12] = [
-            Hello, HelloAck, Call, Reply, Data, Credit, End, Reset, Event, EventAck, Ping, Pong,
-        ];
+        const ALL: [Kind; 12] = [Hello, HelloAck, Call, Reply, Data, Credit, End, Reset, Event, EventAck, Ping, Pong];
         ALL.get(usize::from(byte).checked_sub(1)?).copied()
     }
 }
@@ -59,24 +57,7 @@ struct Header {
 impl Header {
     /// None if these bytes cannot start a frame.
     fn parse(bytes: &[u8; HEADER]) -> Option<Self> {
-        let [
-            m0,
-            m1,
-            kind,
-            flags,
-            s0,
-            s1,
-            s2,
-            s3,
-            l0,
-            l1,
-            l2,
-            l3,
-            c0,
-            c1,
-            c2,
-            c3,
-        ] = *bytes;
+        let [m0, m1, kind, flags, s0, s1, s2, s3, l0, l1, l2, l3, c0, c1, c2, c3] = *bytes;
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         if [m0, m1] != MAGIC || length > MAX_PAYLOAD {
             return None;
@@ -153,10 +134,7 @@ impl Default for Decoder {
 
 impl Decoder {
     pub fn new() -> Self {
-        Self {
-            buffer: BytesMut::new(),
-            in_step: false,
-        }
+        Self { buffer: BytesMut::new(), in_step: false }
     }
 
     /// Where to read into. Everything in it belongs to the decoder afterwards.
@@ -174,9 +152,7 @@ impl Decoder {
     pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             self.skip_to_candidate()?;
-            let Some(head) = self.buffer.first_chunk::<HEADER>() else {
-                return None;
-            };
+            let head = self.buffer.first_chunk::<HEADER>()?;
             match Header::parse(head).filter(|header| self.believable(header)) {
                 Some(header) if self.buffer.len() < HEADER + header.length => return None,
                 Some(header) if self.intact(&header) => return Some(self.take(&header)),
@@ -204,22 +180,14 @@ impl Decoder {
     }
 
     fn intact(&self, header: &Header) -> bool {
-        checksum(
-            &self.buffer[..12],
-            &self.buffer[HEADER..HEADER + header.length],
-        ) == header.crc
+        checksum(&self.buffer[..12], &self.buffer[HEADER..HEADER + header.length]) == header.crc
     }
 
     fn take(&mut self, header: &Header) -> Frame {
         self.in_step = true;
         self.buffer.advance(HEADER);
         let payload = self.buffer.split_to(header.length).freeze();
-        Frame {
-            kind: header.kind,
-            flags: header.flags,
-            stream: header.stream,
-            payload,
-        }
+        Frame { kind: header.kind, flags: header.flags, stream: header.stream, payload }
     }
 
     fn step_over(&mut self) {

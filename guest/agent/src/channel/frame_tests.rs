@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use super::*;
 
 const ZEROS: usize = HEADER + MAX_PAYLOAD;
@@ -43,17 +45,9 @@ impl Random {
 fn frames_come_out_as_they_went_in_at_any_split() {
     let mut random = Random(7);
     for _ in 0..200 {
-        let payloads: Vec<Vec<u8>> = (0..5)
-            .map(|_| {
-                (0..random.below(300))
-                    .map(|_| random.next() as u8)
-                    .collect()
-            })
-            .collect();
-        let wire: Vec<u8> = payloads
-            .iter()
-            .flat_map(|payload| host(Kind::Data, 9, payload))
-            .collect();
+        let payloads: Vec<Vec<u8>> =
+            (0..5).map(|_| (0..random.below(300)).map(|_| random.next() as u8).collect()).collect();
+        let wire: Vec<u8> = payloads.iter().flat_map(|payload| host(Kind::Data, 9, payload)).collect();
         let mut decoder = in_step();
         let mut found = Vec::new();
         let mut rest = wire.as_slice();
@@ -62,10 +56,7 @@ fn frames_come_out_as_they_went_in_at_any_split() {
             found.extend(decode(&mut decoder, piece));
             rest = later;
         }
-        let found: Vec<Vec<u8>> = found
-            .into_iter()
-            .map(|frame| frame.payload.to_vec())
-            .collect();
+        let found: Vec<Vec<u8>> = found.into_iter().map(|frame| frame.payload.to_vec()).collect();
         assert_eq!(found, payloads);
     }
 }
@@ -127,13 +118,7 @@ fn garbage_never_panics_and_never_piles_up() {
     let mut decoder = in_step();
     for _ in 0..2_000 {
         let garbage: Vec<u8> = (0..random.below(4_096))
-            .map(|_| {
-                if random.below(3) == 0 {
-                    MAGIC[random.below(2)]
-                } else {
-                    random.next() as u8
-                }
-            })
+            .map(|_| if random.below(3) == 0 { MAGIC[random.below(2)] } else { random.next() as u8 })
             .collect();
         decode(&mut decoder, &garbage);
         assert!(decoder.buffer().len() < ZEROS + 4_096);

@@ -16,6 +16,10 @@ use super::frame::{Decoder, Frame, Kind, MAX_MESSAGE, MORE};
 use super::streams::{Connection, Core, StreamHandle};
 use crate::pb;
 
+/// How a build tool finds the version in the binary.
+#[used]
+static MARK: &str = concat!("cuboid-agent/", env!("CARGO_PKG_VERSION"));
+
 /// Open streams that a host may have.
 pub const MAX_STREAMS: usize = 256;
 /// Version of the contract that is spoken here.
@@ -61,8 +65,7 @@ pub struct Mux {
 
 impl Mux {
     pub fn new(handler: Rc<dyn Handler>, events: EventLog) -> Self {
-        let boot_id =
-            std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Self {
             handler,
             events,
@@ -121,11 +124,7 @@ impl Mux {
         self.greeted && self.events.has_unsent()
     }
 
-    fn poll_write<P: AsyncWrite + Unpin>(
-        &self,
-        port: &mut P,
-        context: &mut Context<'_>,
-    ) -> Result<(), ()> {
+    fn poll_write<P: AsyncWrite + Unpin>(&self, port: &mut P, context: &mut Context<'_>) -> Result<(), ()> {
         while self.connection.waiting() > 0 {
             let written = self.connection.with_waiting(|bytes| {
                 let piece = &bytes[..bytes.len().min(WRITE_SIZE)];
@@ -143,11 +142,7 @@ impl Mux {
         Ok(())
     }
 
-    fn poll_read<P: AsyncRead + Unpin>(
-        &mut self,
-        port: &mut P,
-        context: &mut Context<'_>,
-    ) -> Poll<Step> {
+    fn poll_read<P: AsyncRead + Unpin>(&mut self, port: &mut P, context: &mut Context<'_>) -> Poll<Step> {
         let buffer = self.decoder.buffer();
         buffer.reserve(READ_SIZE);
         match pin!(port.read_buf(buffer)).poll(context) {
@@ -206,8 +201,7 @@ impl Mux {
             boot_id: self.boot_id.clone(),
             first_event: self.events.first(),
         };
-        self.connection
-            .append(Kind::HelloAck, 0, 0, &ack.encode_to_vec());
+        self.connection.append(Kind::HelloAck, 0, 0, &ack.encode_to_vec());
     }
 
     fn call(&mut self, frame: &Frame) {
@@ -235,10 +229,7 @@ impl Mux {
         let more = frame.flags & MORE != 0;
         let Some(mut partial) = self.partial.take() else {
             if more {
-                self.partial = Some(Partial {
-                    stream: frame.stream,
-                    bytes: frame.payload.to_vec(),
-                });
+                self.partial = Some(Partial { stream: frame.stream, bytes: frame.payload.to_vec() });
                 return Ok(None);
             }
             return Ok(Some(frame.payload.clone()));
@@ -285,8 +276,7 @@ impl Mux {
         };
         if !fair {
             self.forget(frame.stream, &core);
-            self.connection
-                .send_reset(frame.stream, "more was sent than allowed");
+            self.connection.send_reset(frame.stream, "more was sent than allowed");
         }
     }
 

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::cell::RefCell;
 
 use tokio::io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex};
@@ -36,11 +38,7 @@ impl AsyncRead for TestPort {
 }
 
 impl AsyncWrite for TestPort {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         match self.current.as_mut() {
             Some(host) => Pin::new(host).poll_write(context, bytes),
             None => Poll::Pending,
@@ -68,9 +66,7 @@ impl Handler for TestHandler {
                 pb::call::Call::Exec(_) => echo(&stream).await,
                 pb::call::Call::Logs(logs) => flood(&stream, logs.offset as usize).await,
                 pb::call::Call::List(_) => {
-                    stream
-                        .reply(pb::reply::Reply::State(pb::State::default()))
-                        .await;
+                    stream.reply(pb::reply::Reply::State(pb::State::default())).await;
                 }
                 pb::call::Call::Shutdown(_) => std::future::pending().await,
                 _ => {
@@ -90,9 +86,7 @@ async fn echo(stream: &StreamHandle) {
         match item {
             Incoming::Data(_, bytes) => drop(stream.send(1, &bytes).await),
             Incoming::End(_) => {
-                return stream
-                    .reply(pb::reply::Reply::Exit(pb::ExitStatus::default()))
-                    .await;
+                return stream.reply(pb::reply::Reply::Exit(pb::ExitStatus::default())).await;
             }
             Incoming::Reset => return,
         }
@@ -101,9 +95,7 @@ async fn echo(stream: &StreamHandle) {
 
 async fn flood(stream: &StreamHandle, bytes: usize) {
     if stream.send(0, &vec![7; bytes]).await.is_ok() {
-        stream
-            .reply(pb::reply::Reply::Logs(pb::LogsEnd::default()))
-            .await;
+        stream.reply(pb::reply::Reply::Logs(pb::LogsEnd::default())).await;
     }
 }
 
@@ -114,14 +106,8 @@ struct Host {
 
 impl Host {
     async fn greet(mut self, nonce: &[u8]) -> Self {
-        self.port
-            .write_all(&vec![0; HEADER + MAX_PAYLOAD])
-            .await
-            .unwrap();
-        let hello = pb::Hello {
-            version: 1,
-            nonce: nonce.to_vec(),
-        };
+        self.port.write_all(&vec![0; HEADER + MAX_PAYLOAD]).await.unwrap();
+        let hello = pb::Hello { version: 1, nonce: nonce.to_vec() };
         self.send(Kind::Hello, 0, &hello.encode_to_vec()).await;
         let (kind, _, _, payload) = self.receive().await;
         assert_eq!(kind, Kind::HelloAck as u8);
@@ -143,11 +129,7 @@ impl Host {
     /// Kind, flags, stream and payload of the next frame.
     async fn receive(&mut self) -> (u8, u8, u32, Vec<u8>) {
         while self.wire.len() < HEADER || self.wire.len() < HEADER + self.length() {
-            assert_ne!(
-                self.port.read_buf(&mut self.wire).await.unwrap(),
-                0,
-                "the agent ended"
-            );
+            assert_ne!(self.port.read_buf(&mut self.wire).await.unwrap(), 0, "the agent ended");
         }
         let rest = self.wire.split_off(HEADER + self.length());
         let frame = std::mem::replace(&mut self.wire, rest);
@@ -178,36 +160,21 @@ impl Guest {
         let resets = Rc::clone(&handler.resets);
         let events = EventLog::new();
         let mux = Mux::new(Rc::new(handler), events.clone());
-        spawn_local(mux.run(TestPort {
-            current: None,
-            next,
-        }));
-        Self {
-            connect,
-            events,
-            resets,
-        }
+        spawn_local(mux.run(TestPort { current: None, next }));
+        Self { connect, events, resets }
     }
 
     fn host(&self) -> Host {
         let (port, far) = duplex(64 << 10);
         self.connect.send(far).unwrap();
-        Host {
-            port,
-            wire: Vec::new(),
-        }
+        Host { port, wire: Vec::new() }
     }
 }
 
 fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        tokio::time::timeout(Duration::from_secs(20), test)
-            .await
-            .expect("the test stands still");
+        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test stands still");
     });
 }
 
@@ -233,8 +200,7 @@ fn bytes_go_in_and_out_under_flow_control() {
             } else {
                 assert_eq!((kind, flags), (Kind::Data as u8, 1));
                 back += payload.len();
-                host.send(Kind::Credit, 1, &(payload.len() as u32).to_le_bytes())
-                    .await;
+                host.send(Kind::Credit, 1, &(payload.len() as u32).to_le_bytes()).await;
             }
         }
         assert_eq!(back, sent);
@@ -251,14 +217,7 @@ fn bytes_go_in_and_out_under_flow_control() {
 fn the_guest_never_sends_more_than_its_credit() {
     run(async {
         let mut host = Guest::start().host().greet(b"n").await;
-        host.call(
-            1,
-            pb::call::Call::Logs(pb::Logs {
-                offset: 1 << 20,
-                ..Default::default()
-            }),
-        )
-        .await;
+        host.call(1, pb::call::Call::Logs(pb::Logs { offset: 1 << 20, ..Default::default() })).await;
         let mut got = 0;
         while got < WINDOW as usize {
             got += host.receive().await.3.len();
@@ -274,8 +233,7 @@ fn the_guest_never_sends_more_than_its_credit() {
 fn a_host_that_sends_more_than_its_credit_loses_the_stream() {
     run(async {
         let mut host = Guest::start().host().greet(b"n").await;
-        host.call(1, pb::call::Call::Shutdown(pb::Shutdown {}))
-            .await;
+        host.call(1, pb::call::Call::Shutdown(pb::Shutdown {})).await;
         for _ in 0..8 {
             host.send(Kind::Data, 1, &[0; 32_768]).await;
         }
@@ -290,10 +248,7 @@ fn a_new_host_gets_every_event_that_is_not_acknowledged_and_no_old_stream() {
     run(async {
         let guest = Guest::start();
         for _ in 0..3 {
-            guest
-                .events
-                .push(pb::event::Event::Warning(pb::Warning::default()))
-                .await;
+            guest.events.push(pb::event::Event::Warning(pb::Warning::default())).await;
         }
         let mut host = guest.host().greet(b"one").await;
         for number in 1..=3 {
@@ -309,19 +264,10 @@ fn a_new_host_gets_every_event_that_is_not_acknowledged_and_no_old_stream() {
         let mut host = guest.host().greet(b"two").await;
         assert_eq!(*guest.resets.borrow(), [5]);
         for number in 2..=3 {
-            assert_eq!(
-                pb::Event::decode(&*host.receive().await.3).unwrap().number,
-                number
-            );
+            assert_eq!(pb::Event::decode(&*host.receive().await.3).unwrap().number, number);
         }
-        guest
-            .events
-            .push(pb::event::Event::Warning(pb::Warning::default()))
-            .await;
-        assert_eq!(
-            pb::Event::decode(&*host.receive().await.3).unwrap().number,
-            4
-        );
+        guest.events.push(pb::event::Event::Warning(pb::Warning::default())).await;
+        assert_eq!(pb::Event::decode(&*host.receive().await.3).unwrap().number, 4);
         host.nothing_comes().await;
     });
 }
@@ -331,9 +277,7 @@ fn a_host_cut_off_at_any_byte_of_a_frame_leaves_the_next_one_unharmed() {
     run(async {
         let guest = Guest::start();
         let mut frame = Vec::new();
-        let call = pb::Call {
-            call: Some(pb::call::Call::List(pb::List {})),
-        };
+        let call = pb::Call { call: Some(pb::call::Call::List(pb::List {})) };
         append_checked(&mut frame, Kind::Call, 0, 1, &call.encode_to_vec());
         for length in 0..frame.len() {
             let mut host = guest.host().greet(b"n").await;
@@ -350,14 +294,8 @@ fn a_host_cut_off_at_any_byte_of_a_frame_leaves_the_next_one_unharmed() {
 fn a_message_longer_than_a_frame_is_put_together() {
     run(async {
         let mut host = Guest::start().host().greet(b"n").await;
-        let exec = pb::Exec {
-            args: vec!["x".repeat(150_000)],
-            ..Default::default()
-        };
-        let call = pb::Call {
-            call: Some(pb::call::Call::Exec(exec)),
-        }
-        .encode_to_vec();
+        let exec = pb::Exec { args: vec!["x".repeat(150_000)], ..Default::default() };
+        let call = pb::Call { call: Some(pb::call::Call::Exec(exec)) }.encode_to_vec();
         let pieces: Vec<&[u8]> = call.chunks(MAX_PAYLOAD).collect();
         for (index, piece) in pieces.iter().enumerate() {
             let mut bytes = Vec::new();

@@ -38,15 +38,8 @@ impl AsRawFd for Shared {
 impl VirtioPort {
     /// Open the device (`/dev/vport0p1`).
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)?;
-        Ok(Self {
-            file: Shared(Arc::new(file)),
-            registration: None,
-        })
+        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        Ok(Self { file: Shared(Arc::new(file)), registration: None })
     }
 
     /// Try `work` until it does something other than block, as far as it can go now.
@@ -69,11 +62,7 @@ impl VirtioPort {
     }
 
     /// After "would block": pending until the kernel says that it is worth another try.
-    fn poll_ready(
-        &mut self,
-        context: &mut Context<'_>,
-        interest: Interest,
-    ) -> Poll<io::Result<()>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>> {
         if self.registration.is_none() {
             // SAFETY: the descriptor stays open and the same for as long as the registration: `Shared` keeps its file.
             let registration = unsafe { AsyncFd::register(self.file.clone()) };
@@ -117,11 +106,7 @@ impl AsyncRead for VirtioPort {
 }
 
 impl AsyncWrite for VirtioPort {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_io(context, Interest::WRITABLE, |mut file| file.write(bytes))
     }
 

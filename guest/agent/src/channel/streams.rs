@@ -61,13 +61,7 @@ struct Out {
 
 impl Connection {
     pub(super) fn append(&self, kind: Kind, flags: u8, stream: u32, payload: &[u8]) {
-        frame::append(
-            &mut self.out.borrow_mut().bytes,
-            kind,
-            flags,
-            stream,
-            payload,
-        );
+        frame::append(&mut self.out.borrow_mut().bytes, kind, flags, stream, payload);
         self.wake();
     }
 
@@ -126,7 +120,7 @@ impl Connection {
         while !reason.is_char_boundary(end) {
             end -= 1;
         }
-        self.append(Kind::Reset, 0, stream, reason[..end].as_bytes());
+        self.append(Kind::Reset, 0, stream, &reason.as_bytes()[..end]);
     }
 }
 
@@ -183,8 +177,7 @@ impl Core {
     }
 
     pub(super) fn add_credit(&self, bytes: u32) {
-        self.credit
-            .set(self.credit.get().saturating_add(u64::from(bytes)));
+        self.credit.set(self.credit.get().saturating_add(u64::from(bytes)));
         self.writable.notify_waiters();
     }
 
@@ -219,11 +212,7 @@ enum Sent {
 
 impl StreamHandle {
     pub(super) fn new(id: u32, core: Rc<Core>, connection: Rc<Connection>) -> Self {
-        Self(Rc::new(Handle {
-            id,
-            core,
-            connection,
-        }))
+        Self(Rc::new(Handle { id, core, connection }))
     }
 
     pub fn id(&self) -> u32 {
@@ -245,8 +234,7 @@ impl StreamHandle {
         };
         let item = super::wait_until(&core.readable, next).await;
         if let Some(Incoming::Data(_, bytes)) = &item {
-            core.handed
-                .set(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            core.handed.set(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         }
         item
     }
@@ -260,16 +248,12 @@ impl StreamHandle {
         }
         core.taken.set(0);
         core.window.set(core.window.get() + taken);
-        self.0
-            .connection
-            .append(Kind::Credit, 0, self.0.id, &taken.to_le_bytes());
+        self.0.connection.append(Kind::Credit, 0, self.0.id, &taken.to_le_bytes());
     }
 
     /// Send all of `data` on a channel, waiting for credit and for the port.
     pub async fn send(&self, channel: u8, mut data: &[u8]) -> Result<(), Gone> {
-        let Handle {
-            core, connection, ..
-        } = &*self.0;
+        let Handle { core, connection, .. } = &*self.0;
         while !data.is_empty() {
             let credit = core.writable.notified();
             let room = connection.room.notified();
@@ -283,11 +267,7 @@ impl StreamHandle {
     }
 
     fn try_send(&self, channel: u8, data: &[u8]) -> Result<Sent, Gone> {
-        let Handle {
-            id,
-            core,
-            connection,
-        } = &*self.0;
+        let Handle { id, core, connection } = &*self.0;
         if core.over.get() {
             return Err(Gone);
         }
@@ -321,11 +301,9 @@ impl StreamHandle {
     pub(super) fn finish_with(&self, reply: pb::reply::Reply) {
         let bytes = pb::Reply { reply: Some(reply) }.encode_to_vec();
         if bytes.len() > MAX_MESSAGE {
-            self.0
-                .finish(|connection, id| connection.send_reset(id, "the answer is too long"));
+            self.0.finish(|connection, id| connection.send_reset(id, "the answer is too long"));
         } else {
-            self.0
-                .finish(|connection, id| connection.append_message(Kind::Reply, id, &bytes));
+            self.0.finish(|connection, id| connection.append_message(Kind::Reply, id, &bytes));
         }
     }
 }
