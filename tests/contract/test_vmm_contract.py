@@ -147,7 +147,7 @@ class QemuBench:
         await self._vms.__aexit__(None, None, None)
 
 
-@pytest.fixture(params=["fake", pytest.param("qemu", marks=[pytest.mark.vm, needs_vms])])
+@pytest.fixture(params=["fake", pytest.param("qemu", marks=[pytest.mark.vm, needs_vms, pytest.mark.timeout(180)])])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     made: FakeBench | QemuBench = FakeBench(tmp_path) if request.param == "fake" else QemuBench()
     yield made

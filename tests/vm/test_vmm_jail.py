@@ -12,7 +12,7 @@ from cuboid.lib.linux import cgroup
 from cuboid.vmm.base import Disk, HostLimits
 from tests.harness.vms import Vms, needs_vms
 
-pytestmark = [pytest.mark.vm, needs_vms]
+pytestmark = [pytest.mark.vm, needs_vms, pytest.mark.timeout(180)]
 
 NAMESPACES = ("mnt", "pid", "ipc", "uts", "net")
 

@@ -19,9 +19,9 @@ from cuboid.lib.linux import cgroup
 from cuboid.vmm.base import Boot, Disk, EndCause, Nic, State
 from cuboid.vmm.qemu.driver import QemuDriver
 from tests.harness import guest_image
-from tests.harness.vms import Vms, needs_vms
+from tests.harness.vms import BOOT_SECONDS, Vms, needs_vms
 
-pytestmark = [pytest.mark.vm, needs_vms]
+pytestmark = [pytest.mark.vm, needs_vms, pytest.mark.timeout(180)]
 
 
 async def test_the_guest_finds_disks_by_serial_and_writes_only_where_it_may() -> None:
@@ -82,7 +82,7 @@ async def test_a_vmm_over_its_memory_limit_is_reported_as_ended_for_memory() -> 
         vm = await vms.create()
         hierarchy.group(vm.id).limit(cgroup.Limits(memory_bytes=48 << 20))
         await vm.start()
-        ended = await vm.wait_for(30)
+        ended = await vm.wait_for(BOOT_SECONDS)
         assert ended.cause == EndCause.HOST_OOM
 
 
@@ -126,7 +126,7 @@ async def test_vms_outlive_a_killed_controller_and_are_found_in_the_state_they_r
         assert found is not None
         assert await vms.driver.recover(gone) is None
         guest = await vms.guest(found)
-        assert await guest.line(40) == "READY"
+        assert await guest.line(BOOT_SECONDS) == "READY"
         assert await guest.ask("say still here") == "said"
         assert "still here" in found.console_tail()
         await vms.driver.clean(off["id"])
@@ -152,7 +152,7 @@ async def test_probing_boots_a_kernel_says_what_works_and_leaves_nothing(tmp_pat
     kernel = guest_image.kernel()
     assert kernel is not None
     async with Vms("probe") as vms:
-        settings = dataclasses.replace(vms.settings, accel="tcg", tcg_probe_seconds=25.0)
+        settings = dataclasses.replace(vms.settings, accel="tcg", tcg_probe_seconds=BOOT_SECONDS)
         driver = QemuDriver(vms.folder, tmp_path / "state", settings, kernel=kernel)
         probe = await driver.probe()
         assert (probe.usable, probe.accel) == (True, "tcg")
@@ -191,7 +191,7 @@ async def test_a_guest_that_cannot_boot_ends_as_a_panic(tmp_path: Path) -> None:
     async with Vms("no-init", initramfs=initramfs) as vms:
         vm = await vms.create()
         await vm.start()
-        assert (await vm.wait_for(40)).cause == EndCause.PANIC
+        assert (await vm.wait_for(BOOT_SECONDS)).cause == EndCause.PANIC
 
 
 async def test_a_missing_tap_or_namespace_is_named_and_leaves_nothing(tmp_path: Path) -> None:

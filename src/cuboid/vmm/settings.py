@@ -19,7 +19,7 @@ class VmmSettings:
     create_seconds: float = setting(10.0, unit="s", why="deadline for a VMM to answer after it is started")
     call_seconds: float = setting(5.0, unit="s", why="deadline for one VMM command")
     kvm_probe_seconds: float = setting(5.0, unit="s", why="a kernel that has not booted under KVM by then never will")
-    tcg_probe_seconds: float = setting(20.0, unit="s", why="deadline of the same under software emulation")
+    tcg_probe_seconds: float = setting(40.0, unit="s", why="deadline of the same under software emulation")
     console_kib: int = setting(256, unit="KiB", why="the most a guest's console may hold in host memory")
     translation_mib: int = setting(
         64,
