@@ -95,6 +95,13 @@ async def test_follow_comes_at_once_and_ends_with_the_container(rig: KubeletRig)
         assert [line async for line in lines] == ["bye"]
 
 
+async def test_the_last_words_of_a_container_that_has_just_ended_are_in_its_log(rig: KubeletRig) -> None:
+    async with rig.http() as client:
+        for n in range(20):
+            await rig.agent.write("main", b"word %d" % n)
+            assert (await client.get(LOGS + "?tailLines=1")).text == f"word {n}\n"
+
+
 async def test_a_follower_that_leaves_is_forgotten(rig: KubeletRig) -> None:
     from cuboid.node import logfiles
 

@@ -62,6 +62,25 @@ async def read_logs(
             return
 
 
+async def wait_for_offset(folder: Path, guest_offset: int, *, timeout: float) -> bool:
+    """Whether the guest's bytes before `guest_offset`, of its current boot, are here, waiting `timeout` s at most."""
+    end = read_index(folder).base + guest_offset
+    with watching(folder) as grown:
+        try:
+            async with asyncio.timeout(timeout):
+                while _end(folder) < end:
+                    await grown.wait()
+                    grown.clear()
+        except TimeoutError:
+            return False
+    return True
+
+
+def _end(folder: Path) -> int:
+    found = segments(folder)
+    return found[-1].start + found[-1].path.stat().st_size if found else 0
+
+
 async def _pieces(folder: Path, options: LogOptions, running: Callable[[], bool]) -> AsyncIterator[bytes]:
     start, end = await asyncio.to_thread(_find, folder, options)
     turn = _Turner(options)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cuboid.guest.base import Guest
 from cuboid.lib.aio import within
 from cuboid.lib.errors import CuboidError, HostileError
 from cuboid.lib.log import get_log
 from cuboid.node.logfiles import Limits, Segment, create, notify, prune, read_index, recover, write_index
-from cuboid.node.logread import LogOptions, has_previous, read_logs
+from cuboid.node.logread import LogOptions, has_previous, read_logs, wait_for_offset
 
-__all__ = ["Limits", "LogOptions", "LogPump", "has_previous", "notify", "read_logs"]
+__all__ = ["Limits", "LogOptions", "LogPump", "has_previous", "notify", "read_logs", "wait_for_offset"]
 
 log = get_log(__name__)
 COMMIT_SECONDS = 0.25  # longest time that a byte stays unacknowledged on an idle disk
@@ -115,6 +117,8 @@ class LogPump:
         if self._fd >= 0:
             try:
                 await self._commit(acknowledge=False)
+            except OSError as error:
+                log.warning("cannot make a container's log durable", folder=str(self._folder), error=str(error))
             finally:
                 os.close(self._fd)
                 self._fd = -1
@@ -230,7 +234,7 @@ class LogPump:
         async with self._lock:
             end = self._sure
             if end > self._index.end:
-                await asyncio.to_thread(self._make_durable, os.dup(self._fd), end)
+                await _finished(asyncio.to_thread(self._make_durable, os.dup(self._fd), end))
         if acknowledge:
             await self._acknowledge(end - self._index.base)
 
@@ -251,6 +255,16 @@ class LogPump:
             self._acknowledged = guest_offset
         except (CuboidError, ConnectionError) as error:  # the next acknowledgement covers it
             log.debug("logs not acknowledged", container=self._container, error=str(error))
+
+
+async def _finished(work: Coroutine[Any, Any, None]) -> None:
+    """Await `work` to its end even if we are cancelled meanwhile: a thread goes on whether somebody waits or not."""
+    task = asyncio.Task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _open(segment: Segment) -> int:

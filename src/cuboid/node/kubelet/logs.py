@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from cuboid.guest import agent_pb2 as pb
 from cuboid.kube import status
 from cuboid.kube.types import ContainerStatus
+from cuboid.lib.errors import CuboidError
 from cuboid.node.access import PodView
 from cuboid.node.kubelet.edge import Edge, flag, number
-from cuboid.node.logs import LogOptions, has_previous, read_logs
+from cuboid.node.logs import LogOptions, has_previous, read_logs, wait_for_offset
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)")
 _STREAMS = {"": "", "All": "", "Stdout": "stdout", "Stderr": "stderr"}
 SECONDS_LIMIT = 10**9
+CATCH_UP_SECONDS = 1.0
 
 
 async def container_logs(request: Request, edge: Edge) -> Response:
@@ -29,8 +33,22 @@ async def container_logs(request: Request, edge: Edge) -> Response:
         raise status.bad_request(_not_started(view, name))
     if options.previous and not has_previous(folder):
         raise status.bad_request(f'previous terminated container "{name}" in pod "{view.pod.metadata.name}" not found')
+    if not options.follow and not options.previous:
+        await _caught_up(view, name, folder)
     pieces = read_logs(folder, options, lambda: _running(edge, view, name))
     return StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+
+
+async def _caught_up(view: PodView, container: str, folder: Path) -> None:
+    """What the container has written by now is to be in the answer, also if it has only just ended."""
+    try:
+        guest = view.guest()
+        known = await guest.list(timeout=CATCH_UP_SECONDS) if guest.connected else pb.State()
+    except (CuboidError, ConnectionError):
+        return
+    for state in known.containers:
+        if state.name == container:
+            await wait_for_offset(folder, state.log_end_offset, timeout=CATCH_UP_SECONDS)
 
 
 def _running(edge: Edge, view: PodView, container: str) -> bool:
@@ -72,7 +90,7 @@ def canonical_time(text: str) -> str:
         if match is None:
             raise ValueError(text)
         zone = "+00:00" if match[3] in "Zz" else match[3]
-        moment = datetime.fromisoformat(match[1].upper() + zone).astimezone(UTC) + timedelta(0)
+        moment = datetime.fromisoformat(match[1].upper() + zone).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise status.bad_request(f"sinceTime must be a time in RFC 3339, not {text[:60]!r}") from error
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + (match[2] or "").ljust(9, "0") + "Z"

@@ -23,7 +23,6 @@ from cuboid.node.kubelet.edge import GUEST_SECONDS, Edge, flag
 
 MAX_ARGS = 4096
 MAX_ARG_BYTES = 1 << 20  # of all arguments together
-MAX_SESSIONS = 100  # of one pod: the guest's own limit is 256 streams
 
 Serve = Callable[[WebSocket, Edge], Awaitable[None]]
 
