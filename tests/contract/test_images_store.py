@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cuboid.images.base import Image, ImageConfig, Progress
+from cuboid.images.base import Image, ImageConfig, ImageStore, Progress
 from cuboid.images.build import image_config, tar_layout
 from cuboid.images.store import LocalImageStore
 from cuboid.lib.clock import ManualClock
@@ -52,6 +52,11 @@ async def bring(
     layout = make_layout(tmp / name.replace("/", "-").replace(":", "-"), layers or LAYERS, config)
     [image] = await store.import_archive(layout, name=name)
     return image
+
+
+def test_the_store_keeps_its_contract(store: LocalImageStore) -> None:
+    contract: ImageStore = store  # mypy compares every signature
+    assert contract.images() == []
 
 
 # --- names and removal ------------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ def _layout_image(files: Files, entry: Descriptor, settings: ImageSettings, what
     if not isinstance(manifest, Manifest):
         raise HostileError(f"{what} nests indexes more than once")
     configuration = parse_config(_blob(files, manifest.config, settings))
-    bundle.check(configuration, manifest.layers, settings.max_layers, f"an image in {what}")
+    bundle.check(configuration, manifest.layers, settings, f"an image in {what}")
     name = next((annotations[key] for key in _NAMES if key in annotations), "")
     reference = parse(name) if "/" in name or ":" in name else None
     return ArchivedImage(
@@ -222,7 +222,7 @@ def _saved_image(files: Files, saved: _Saved, settings: ImageSettings, path: Pat
     )
     if len(layers) < len(found):
         raise HostileError(f"an image in {path} has {len(found)} layers, but its configuration names {len(layers)}")
-    bundle.check(configuration, layers, settings.max_layers, f"an image in {path}")
+    bundle.check(configuration, layers, settings, f"an image in {path}")
     image_id = digest_of(raw)
     digest = digest_of(write_manifest(Descriptor(image_id, len(raw), OCI_CONFIG), layers))
     return ArchivedImage(Bundle(image_id, digest, names, (), configuration, layers), found)

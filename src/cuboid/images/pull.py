@@ -32,7 +32,7 @@ async def describe(client: RegistryClient, reference: Reference) -> Bundle:
         raise UnsupportedError(f"{what} nests indexes more than twice")
     raw = await client.small_blob(manifest.config, "the configuration")
     configuration = parse_config(raw, what=f"the configuration of {what}")
-    bundle.check(configuration, manifest.layers, client.settings.max_layers, what)
+    bundle.check(configuration, manifest.layers, client.settings, what)
     name = reference.key
     return Bundle(manifest.config.digest, fetched.digest, (name,), tuple(pins), configuration, manifest.layers)
 

@@ -52,9 +52,11 @@ class RegistryClient:
     async def manifest(self, reference: str) -> Fetched:
         """By tag or digest. NotFoundError if the registry does not have it."""
 
+        what = f"the image {self._name}{'@' if ':' in reference else ':'}{reference}"
+
         async def attempt() -> Fetched:
             async with self.request("GET", f"manifests/{reference}", headers={"Accept": ACCEPT}) as response:
-                self.expect(response, 200, f"the image {self._name}:{reference}")
+                self.expect(response, 200, what)
                 raw = await bounded(response, self.settings.max_manifest_bytes, "the manifest")
                 return self._proved(raw, reference, response)
 

@@ -13,7 +13,6 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 class Limits:
     """What one image may cost the converter; handed to the confined process."""
 
-    layer_bytes: int = 64 * GIB
     unpacked_bytes: int = 64 * GIB
     device_bytes: int = 256 * GIB
     entries: int = 1_000_000
@@ -72,7 +71,6 @@ class ImageSettings:
 
     def limits(self) -> Limits:
         return Limits(
-            layer_bytes=self.max_layer_bytes,
             unpacked_bytes=self.max_unpacked_bytes,
             device_bytes=self.max_device_bytes,
             entries=self.max_entries,

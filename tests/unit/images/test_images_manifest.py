@@ -12,12 +12,14 @@ from cuboid.images.manifest import (
     DOCKER_MANIFEST,
     OCI_INDEX,
     OCI_MANIFEST,
+    Descriptor,
     Index,
     Manifest,
     choose,
     parse_config,
     parse_manifest,
 )
+from cuboid.images.settings import ImageSettings
 from cuboid.lib.errors import CuboidError, HostileError, UnsupportedError
 
 DIGEST = "sha256:" + "ab" * 32
@@ -152,12 +154,22 @@ def test_a_malformed_configuration_is_hostile(value: object) -> None:
 
 def test_another_architecture_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedError, match="linux/arm64"):
-        check(parse_config(encode({"os": "linux", "architecture": "arm64"})), (), 10, "the image x")
+        check(parse_config(encode({"os": "linux", "architecture": "arm64"})), (), ImageSettings(), "the image x")
 
 
 def test_layers_and_digests_of_their_contents_must_be_as_many() -> None:
     with pytest.raises(HostileError):
-        check(parse_config(encode({"rootfs": {"diff_ids": [DIGEST]}})), (), 10, "the image x")
+        check(parse_config(encode({"rootfs": {"diff_ids": [DIGEST]}})), (), ImageSettings(), "the image x")
+
+
+def test_too_many_and_too_large_layers_are_refused_by_the_setting_that_says_so() -> None:
+    configuration = parse_config(encode({"rootfs": {"diff_ids": [DIGEST] * 3}}))
+    layers = (Descriptor(DIGEST, 1 << 20),) * 3
+    check(configuration, layers, ImageSettings(max_layers=3), "x")
+    with pytest.raises(UnsupportedError, match="max_layers"):
+        check(configuration, layers, ImageSettings(max_layers=2), "x")
+    with pytest.raises(UnsupportedError, match="max_layer_bytes"):
+        check(configuration, layers, ImageSettings(max_layer_bytes=1000), "x")
 
 
 JSON = st.recursive(

@@ -18,8 +18,8 @@ DIGEST = "sha256:" + "d" * 64
 def record(number: int, *names: str, pulled_at: float = 0.0) -> Record:
     return Record(
         id=f"sha256:{number:064x}", digest=DIGEST, names=names, pins=(f"r.example/app@{DIGEST}",),
-        device="d.erofs", device_bytes=4096, config=ImageConfig(cmd=("x",), labels={"a": "b"}), architecture="amd64", created="",
-        layers=(DIGEST,), pulled_at=pulled_at,
+        device="d.erofs", device_bytes=4096, config=ImageConfig(cmd=("x",), labels={"a": "b"}),
+        architecture="amd64", created="", layers=(DIGEST,), pulled_at=pulled_at,
     )  # fmt: skip
 
 
