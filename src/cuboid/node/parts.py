@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -15,6 +16,7 @@ from cuboid.guest.client import AgentClient
 from cuboid.images.base import ImageStore
 from cuboid.images.settings import ImageSettings
 from cuboid.images.store import LocalImageStore
+from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import CuboidError, InvalidError, UnsupportedError
 from cuboid.lib.log import get_log
 from cuboid.lib.paths import Paths
@@ -55,9 +57,7 @@ async def driver(paths: Paths, settings: NodeSettings) -> Driver:
 
 def unprobed_driver(paths: Paths, settings: NodeSettings) -> Driver:
     if settings.driver == "fake":
-        from cuboid.vmm.fake import FakeDriver
-
-        return FakeDriver(paths.run / "vm", agent=fake_agent)
+        return fake_driver(paths)
     if settings.driver not in ("auto", "qemu"):
         raise InvalidError(f"[node] driver is {settings.driver!r}", hint="one of auto, qemu, fake")
     from cuboid.vmm.qemu.driver import QemuDriver
@@ -65,13 +65,33 @@ def unprobed_driver(paths: Paths, settings: NodeSettings) -> Driver:
     return QemuDriver(paths.run, paths.state, load(VmmSettings, "vmm"), kernel=boot(settings).kernel)
 
 
-async def fake_agent(path: Path) -> Callable[[], Awaitable[None]]:
-    """A scripted guest behind a fake VM, for measuring the agent itself."""
+def fake_driver(paths: Paths) -> Driver:
+    """VMs without a VMM, scripted guests in them: for measuring the agent itself."""
     from cuboid.guest.fake import FakeAgent
+    from cuboid.vmm.fake import FakeDriver
 
-    agent = FakeAgent(path)
-    await agent.__aenter__()
-    return agent.__aexit__
+    tasks = TaskSet("fake-guests")
+
+    async def boot_agent(path: Path) -> Callable[[], Awaitable[None]]:
+        agent = FakeAgent(path)
+        await agent.__aenter__()
+
+        async def power_off() -> None:
+            await agent.shut_down.wait()
+            if path.stem in made.host.machines:
+                await made.guest_power_off(path.stem)
+
+        watching = tasks.start(power_off(), name=path.stem)
+
+        async def stop() -> None:
+            if watching is not asyncio.current_task():
+                watching.cancel()
+            await agent.__aexit__()
+
+        return stop
+
+    made = FakeDriver(paths.run / "vm", agent=boot_agent)
+    return made
 
 
 def network(paths: Paths) -> Network:

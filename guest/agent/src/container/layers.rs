@@ -31,6 +31,24 @@ impl Layers {
         Self { store: self.store.clone(), root: PathBuf::from(format!("{RUN}/roots/{name}.{attempt}")) }
     }
 
+    /// What earlier boots of the pod's machine left on the writable device for this container, oldest attempt first.
+    /// Each is to be used under `attempt`, or removed.
+    pub fn left(writable: &str, name: &str, attempt: u32) -> Vec<Self> {
+        let mut found: Vec<(u32, PathBuf)> = fs::read_dir(format!("{writable}/containers"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| {
+                let file = entry.file_name().into_string().ok()?;
+                let (owner, number) = file.rsplit_once('.')?;
+                (owner == name).then(|| Some((number.parse().ok()?, entry.path())))?
+            })
+            .collect();
+        found.sort_unstable();
+        let root = PathBuf::from(format!("{RUN}/roots/{name}.{attempt}"));
+        found.into_iter().map(|(_, store)| Self { store, root: root.clone() }).collect()
+    }
+
     pub fn root(&self) -> String {
         self.root.to_string_lossy().into_owned()
     }
