@@ -1,6 +1,7 @@
 //! Attaching to a running container: its output from now on, and its standard input.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -12,6 +13,8 @@ use crate::pb;
 
 /// Reads that wait for one listener at most; then the container's output waits for it.
 const WAITING: usize = 8;
+/// While a process does not read its input, this often the host is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Serves one attachment to its end. The container stays whatever happens here.
 pub async fn attach(container: Rc<Container>, call: pb::Attach, stream: StreamHandle) -> Outcome<()> {
@@ -51,16 +54,28 @@ fn close_stdin(container: &Container) {
     }
 }
 
+/// False when the input takes no more. A process that does not read must not hide that the host has gone.
+async fn write(stream: &StreamHandle, port: &Port, bytes: &[u8]) -> bool {
+    let write = port.write_all(bytes);
+    tokio::pin!(write);
+    loop {
+        tokio::select! {
+            result = &mut write => return result.is_ok(),
+            () = tokio::time::sleep(LOOK_AGAIN) => if stream.is_over() { return false },
+        }
+    }
+}
+
 /// Writes what the host sends to standard input until the host is gone. `ended` is called at the end of the input.
 pub async fn feed(stream: &StreamHandle, mut stdin: Option<Rc<Port>>, ended: impl Fn()) {
     loop {
         match stream.recv().await {
             Some(Incoming::Data(_, bytes)) => {
-                let closed = match &stdin {
-                    Some(port) => port.write_all(&bytes).await.is_err(),
-                    None => false,
+                let taken = match &stdin {
+                    Some(port) => write(stream, port, &bytes).await,
+                    None => true,
                 };
-                if closed {
+                if !taken {
                     stdin = None;
                 }
             }

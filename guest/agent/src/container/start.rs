@@ -42,10 +42,20 @@ pub async fn start(agent: &Rc<Agent>, call: pb::StartContainer) -> Outcome<pb::S
         }
         check_successor(previous, &call)?;
     }
-    let layers = match &previous {
-        Some(previous) if call.keep_root => previous.layers.kept_for(&call.name, call.attempt),
-        _ => Layers::new(&pod.writable, &call.name, call.attempt),
+    let mut left = match &previous {
+        Some(_) => Vec::new(),
+        None => Layers::left(&pod.writable, &call.name, call.attempt),
     };
+    let kept = match &previous {
+        Some(previous) if call.keep_root => Some(previous.layers.kept_for(&call.name, call.attempt)),
+        None if call.keep_root => left.pop(),
+        _ => None,
+    };
+    let layers = kept.unwrap_or_else(|| Layers::new(&pod.writable, &call.name, call.attempt));
+    for old in left.into_iter().filter(|old| old.store() != layers.store()) {
+        let reaper = agent.reaper();
+        spawn_local(async move { old.remove(&reaper).await });
+    }
     if let Some(previous) = previous {
         previous.layers.unmount();
         if !call.keep_root {
@@ -106,7 +116,9 @@ fn launch_mounted(
     let resources = call.resources.unwrap_or_default();
     let cgroup = Cgroup::create(&format!("{name}.{}", call.attempt), &resources)?;
     let terminals = Terminals::create()?;
-    let (stdio, ends, console) = open_stdio(&call, &terminals)?;
+    let (stdio, mut ends, console) = open_stdio(&call, &terminals)?;
+    // The container alone holds it, so that it can be closed.
+    let stdin = ends.stdin.take().filter(|_| call.stdin);
     let view = View {
         root: layers.root(),
         devpts: terminals.instance.try_clone().context("sharing the terminals")?,
@@ -147,7 +159,7 @@ fn launch_mounted(
         exit: RefCell::new(None),
         started: watch::Sender::new(None),
         ended: watch::Sender::new(false),
-        stdin: RefCell::new(ends.stdin.clone().filter(|_| call.stdin)),
+        stdin: RefCell::new(stdin),
         output: ends.stdout.clone(),
         listeners: RefCell::default(),
         health: Cell::new(health),
@@ -276,11 +288,14 @@ impl Life {
     async fn give_up(self, failure: Failure) {
         self.container.cgroup.remove().await;
         self.container.layers.unmount();
-        // Nothing was written to it by a program.
-        let _ = fs::remove_dir_all(self.container.layers.store());
+        if !self.container.call.keep_root {
+            // Nothing was written to it by a program.
+            let _ = fs::remove_dir_all(self.container.layers.store());
+        }
         read_message(&self.container.call);
         self.container.exit.replace(Some(pb::ExitStatus::default()));
         self.agent.containers.forget(&self.container);
+        self.container.ended.send_replace(true);
         self.container.started.send_replace(Some(Err(failure)));
     }
 

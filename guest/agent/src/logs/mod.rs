@@ -73,10 +73,18 @@ impl Log {
         self.append(&rest).await;
     }
 
-    async fn append(&self, lines: &[u8]) {
-        if lines.is_empty() {
-            return;
+    /// Whole lines, in pieces of whole lines: another stream may come in between.
+    async fn append(&self, mut lines: &[u8]) {
+        while !lines.is_empty() {
+            let (piece, rest) = lines.split_at(whole_lines(lines, spool::APPEND));
+            self.wait_for_host().await;
+            self.spool.borrow_mut().append(piece);
+            self.grown.notify_waiters();
+            lines = rest;
         }
+    }
+
+    async fn wait_for_host(&self) {
         while self.must_wait() {
             let shrunk = self.shrunk.notified();
             tokio::select! {
@@ -84,8 +92,6 @@ impl Log {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
-        self.spool.borrow_mut().append(lines);
-        self.grown.notify_waiters();
     }
 
     /// While a host follows: when it has not been sent what is in memory, or nothing more can be kept for it.
@@ -149,6 +155,15 @@ impl Log {
     }
 }
 
+/// The length of as many whole lines from the front as fit `most`; a longer line counts as whole.
+fn whole_lines(lines: &[u8], most: usize) -> usize {
+    if lines.len() <= most {
+        return lines.len();
+    }
+    let fitting = memchr::memrchr(b'\n', &lines[..most]);
+    fitting.or_else(|| memchr::memchr(b'\n', lines)).map_or(lines.len(), |end| end + 1)
+}
+
 /// Counts a follower for as long as it lives.
 struct Following<'a>(&'a Log);
 
@@ -166,5 +181,49 @@ impl Drop for Following<'_> {
     fn drop(&mut self) {
         self.0.followers.set(self.0.followers.get() - 1);
         self.0.shrunk.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_with_lines() {
+        assert_eq!(whole_lines(b"ab\ncd\nef\n", 7), 6);
+        assert_eq!(whole_lines(b"ab\ncd\n", 100), 6);
+        assert_eq!(whole_lines(b"abcdef\ngh\n", 3), 7);
+        assert_eq!(whole_lines(b"abcdef", 3), 6);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn without_a_host_nothing_waits_and_every_line_is_kept_up_to_the_limit() {
+        let path = std::env::temp_dir().join(format!("cuboid-log-{}", std::process::id()));
+        let log = Log::new(path, 8 << 20);
+        let (mut cutter, mut scratch) = (Cutter::new("stdout"), Vec::new());
+        let newlines = vec![b'\n'; 65_536];
+        log.write(&mut cutter, &newlines, &mut scratch).await;
+        let line = "2026-01-02T03:04:05.123456789Z stdout F \n".len() as u64;
+        assert_eq!(log.end_offset(), 65_536 * line);
+        assert_eq!((log.spool.borrow().first(), log.spool.borrow().dropped()), (0, 0));
+    }
+
+    #[test]
+    fn a_slow_host_stops_the_writer_and_one_that_leaves_does_not() {
+        let log = Log::new("/nonexistent/log".into(), 0);
+        assert!(!log.must_wait());
+        let following = Following::start(&log, 0);
+        assert!(!log.must_wait());
+        log.spool.borrow_mut().append(&[b'x'; spool::MEMORY / 2]);
+        assert!(log.must_wait());
+        log.note_sent(log.end_offset(), true);
+        assert!(!log.must_wait());
+        log.spool.borrow_mut().append(&[b'x'; spool::MEMORY / 2]);
+        log.note_sent(log.end_offset(), true);
+        assert!(log.must_wait(), "all is sent, nothing acknowledged, and there is no room");
+        log.acknowledge(1 << 17);
+        assert!(!log.must_wait());
+        drop(following);
+        assert!(!log.must_wait());
     }
 }

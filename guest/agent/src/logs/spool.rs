@@ -13,6 +13,8 @@ use crate::sys::files;
 
 /// Bytes kept in memory.
 pub const MEMORY: usize = 1 << 20;
+/// What is appended at once at most.
+pub const APPEND: usize = 1 << 16;
 /// What goes to the file at once.
 const SPILL: usize = 1 << 18;
 
@@ -48,9 +50,9 @@ impl Spool {
         self.dropped
     }
 
-    /// Whether memory has room, so that nothing has to move for the next append.
+    /// Whether memory has room for one more append of at most `APPEND` bytes.
     pub fn has_room(&self) -> bool {
-        self.memory.len() < MEMORY
+        self.memory.len() + APPEND <= MEMORY
     }
 
     /// Whether the file can take more without anything being dropped.
