@@ -224,6 +224,14 @@ async def test_memory_is_limited(tmp_path: Path) -> None:
     assert "memory" in error.message
 
 
+async def test_processor_time_is_limited(tmp_path: Path) -> None:
+    endless = zstandard.compress(make_tar([("f", b"")])[:512] * 900_000)
+    changes = {"worker_cpu_seconds": 1, "ratio_free_bytes": 1 << 40}
+    error = await refused(tmp_path, endless, settings=small_settings(**changes))
+    assert isinstance(error, HostileError)
+    assert "processor time" in error.message
+
+
 async def test_a_conversion_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     error = await refused(tmp_path, make_tar([("f", bytes(50 << 20))]), settings=small_settings(convert_deadline=0.05))
     assert isinstance(error, DeadlineError)

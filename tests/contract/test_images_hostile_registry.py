@@ -13,6 +13,7 @@ from cuboid.images.base import Credentials
 from cuboid.images.settings import ImageSettings
 from cuboid.images.store import LocalImageStore
 from cuboid.images.transport import Transport
+from cuboid.lib import proc
 from cuboid.lib.errors import (
     CuboidError,
     DeadlineError,
@@ -311,6 +312,20 @@ async def test_no_space_is_said_before_the_disk_is_full(app: FakeRegistry, tmp_p
     assert isinstance(error, ExhaustedError)
     assert "MiB are free" in error.message
     assert left(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+async def test_a_disk_that_fills_up_on_the_way_is_put_into_words(app: FakeRegistry, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", tmp_path / "images")
+    await proc.run(mount, timeout=10)  # the layer fits, its device does not
+    try:
+        error = await failure(make_store(tmp_path, min_free_bytes=0), f"{app.host}/app:1")
+        assert isinstance(error, ExhaustedError)
+        assert "no space" in error.message
+        assert left(tmp_path) == []
+    finally:
+        await proc.run(["umount", tmp_path / "images"], timeout=10)
 
 
 async def test_plain_http_is_never_tried_beyond_loopback(tmp_path: Path) -> None:

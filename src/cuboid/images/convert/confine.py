@@ -65,16 +65,17 @@ def confine(to: Confinement) -> None:
 
 
 def _limit(to: Confinement) -> None:
-    for which, value in (
-        (resource.RLIMIT_AS, to.memory_bytes),
-        (resource.RLIMIT_CPU, to.cpu_seconds),
-        (resource.RLIMIT_FSIZE, to.file_bytes),
-        (resource.RLIMIT_NOFILE, to.files),
-        (resource.RLIMIT_CORE, 0),
+    for which, soft, hard in (
+        (resource.RLIMIT_AS, to.memory_bytes, to.memory_bytes),
+        (resource.RLIMIT_CPU, to.cpu_seconds, to.cpu_seconds + 5),  # SIGXCPU first: it says why
+        (resource.RLIMIT_FSIZE, to.file_bytes, to.file_bytes),
+        (resource.RLIMIT_NOFILE, to.files, to.files),
+        (resource.RLIMIT_CORE, 0, 0),
     ):
-        hard = resource.getrlimit(which)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (value, value))
+        most = resource.getrlimit(which)[1]
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
+        resource.setrlimit(which, (soft, hard))
 
 
 def _filter_syscalls() -> None:

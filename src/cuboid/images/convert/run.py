@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -119,4 +120,9 @@ def _failure(last: Report, returncode: int, stderr: bytes) -> CuboidError:
         return ProcessError(
             f"the image converter failed: {message}", command="cuboid.images.convert.worker", returncode=returncode
         )
+    if returncode == -signal.SIGXCPU:
+        return HostileError(
+            "the image needs more processor time to convert than is allowed",
+            hint="[images] worker_cpu_seconds", reason="ErrImagePull",
+        )  # fmt: skip
     return proc.failure(["cuboid.images.convert.worker"], returncode, stderr)
