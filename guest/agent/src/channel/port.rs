@@ -2,15 +2,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+use crate::sys::files;
 
 /// The kernel's driver hands over one page per read at most, and 32 KiB per write.
 const READ_PIECE: usize = 4_096;
@@ -22,24 +23,15 @@ const TRIES: usize = 3;
 /// While no host is connected the kernel says "hang up", which the runtime never forgets for a registered descriptor. So
 /// the registration is dropped then and made anew when the port answers "would block" again.
 pub struct VirtioPort {
-    file: Shared,
-    registration: Option<AsyncFd<Shared>>,
-}
-
-#[derive(Clone)]
-struct Shared(Arc<File>);
-
-impl AsRawFd for Shared {
-    fn as_raw_fd(&self) -> i32 {
-        self.0.as_raw_fd()
-    }
+    file: File,
+    registration: Option<AsyncFd<OwnedFd>>,
 }
 
 impl VirtioPort {
     /// Open the device (`/dev/vport0p1`).
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        Ok(Self { file: Shared(Arc::new(file)), registration: None })
+        Ok(Self { file, registration: None })
     }
 
     /// Try `work` until it does something other than block, as far as it can go now.
@@ -50,7 +42,7 @@ impl VirtioPort {
         mut work: impl FnMut(&File) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         for _ in 0..TRIES {
-            match work(&self.file.0) {
+            match work(&self.file) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => return Poll::Ready(result),
@@ -64,9 +56,8 @@ impl VirtioPort {
     /// After "would block": pending until the kernel says that it is worth another try.
     fn poll_ready(&mut self, context: &mut Context<'_>, interest: Interest) -> Poll<io::Result<()>> {
         if self.registration.is_none() {
-            // SAFETY: the descriptor stays open and the same for as long as the registration: `Shared` keeps its file.
-            let registration = unsafe { AsyncFd::register(self.file.clone()) };
-            self.registration = Some(registration.map_err(io::Error::from)?);
+            let descriptor = self.file.as_fd().try_clone_to_owned()?;
+            self.registration = Some(files::watch(descriptor, Interest::READABLE | Interest::WRITABLE)?);
         }
         let Some(registration) = &self.registration else {
             return Poll::Ready(Ok(()));
