@@ -96,7 +96,7 @@ def test_a_name_that_is_taken_is_a_conflict(http: httpx.Client) -> None:
 
 
 def test_an_update_of_an_old_version_is_a_conflict(http: httpx.Client) -> None:
-    first = create(http, pod("versions"))
+    first = create(http, pod("versions", schedulerName="nobody"))
     first["metadata"]["labels"] = {"a": "b"}
     assert http.put(f"{PODS}/versions", json=first).status_code == 200
     again = http.put(f"{PODS}/versions", json={**first, "metadata": {**first["metadata"], "labels": {"a": "c"}}})

@@ -19,9 +19,9 @@ from cuboid.kube.status import expired
 from cuboid.kube.store import Event, Key, Store
 from cuboid.lib.errors import DeadlineError
 
-WINDOW = 4_000
+WINDOW = 1_000
 """Events per resource that a watch can resume from."""
-BACKLOG = 2_000
+BACKLOG = 1_000
 """Events a watcher may lag behind before it is cut off."""
 encode = msgspec.json.encode
 decode = msgspec.json.decode

@@ -11,12 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
-import httpx
 import msgspec
 
 from cuboid.kube.status import from_status
-from cuboid.lib.aio import deadline
+from cuboid.kube.transport import Transport
+from cuboid.lib.aio import deadline, within
 from cuboid.lib.errors import CuboidError, GoneError, UnavailableError
 
 Object = dict[str, Any]
@@ -76,14 +77,7 @@ class KubeClient:
         headers = {"Accept": "application/json", "User-Agent": "cuboid"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self._http = httpx.AsyncClient(
-            base_url=base_url,
-            headers=headers,
-            verify=context,
-            trust_env=False,
-            timeout=httpx.Timeout(SECONDS, read=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=60),
-        )
+        self._http = Transport(base_url, context, headers)
 
     async def __aenter__(self) -> KubeClient:
         return self
@@ -92,7 +86,7 @@ class KubeClient:
         await self.close()
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
     # --- verbs -------------------------------------------------------------------------------------------------------
 
@@ -185,14 +179,9 @@ class KubeClient:
     ) -> Object:
         """Any call that answers with one JSON object."""
         content = None if body is None else msgspec.json.encode(body)
-        headers = {"Content-Type": media} if content is not None else {}
-        params = {key: value for key, value in (query or {}).items() if value}
-        try:
-            async with deadline(seconds, f"{method} {path}"):
-                answer = await self._http.request(method, path, content=content, headers=headers, params=params)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
-        return _decoded(answer.status_code, answer.content)
+        async with deadline(seconds, f"{method} {path}"):
+            answer = await self._http.request(method, _target(path, query or {}), body=content, media=media)
+        return _decoded(answer.status, answer.content)
 
     # --- watch -------------------------------------------------------------------------------------------------------
 
@@ -218,20 +207,25 @@ class KubeClient:
             "labelSelector": labels,
             "fieldSelector": fields,
         }
-        params = {key: value for key, value in query.items() if value}
-        timeout = httpx.Timeout(SECONDS, read=_IDLE_SECONDS)
-        try:
-            async with self._http.stream("GET", resource.path(namespace), params=params, timeout=timeout) as answer:
-                if answer.status_code != 200:
-                    _decoded(answer.status_code, await answer.aread())
-                async for line in _lines(answer.aiter_raw()):
-                    yield _event(line)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        async with self._http.stream("GET", _target(resource.path(namespace), query)) as (status, chunks):
+            if status != 200:
+                _decoded(status, b"".join([chunk async for chunk in chunks]))
+            async for line in _lines(_alive(chunks)):
+                yield _event(line)
 
-    def _unreachable(self, error: httpx.HTTPError) -> UnavailableError:
-        text = str(error) or type(error).__name__
-        return UnavailableError(f"the API server {self._http.base_url} does not answer: {text}", hint="is it running?")
+
+def _target(path: str, query: Mapping[str, str]) -> str:
+    given = {key: value for key, value in query.items() if value}
+    return quote(path, safe="/:@") + (f"?{urlencode(given)}" if given else "")
+
+
+async def _alive(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A watch on which not even a bookmark comes is dead."""
+    while True:
+        try:
+            yield await within(_IDLE_SECONDS, anext(chunks), "the next event of a watch")
+        except StopAsyncIteration:
+            return
 
 
 def _decoded(code: int, content: bytes) -> Object:

@@ -153,7 +153,7 @@ class Store:
             db = self._connect()
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA cache_size=-8000")
+            db.execute("PRAGMA cache_size=-2000")
             db.execute("PRAGMA locking_mode=NORMAL")
             db.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
