@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cuboid.kube import names
 from cuboid.kube.types import pod as parse_pod
 from cuboid.lib.aio import TaskSet, gather_all, within
@@ -27,6 +29,8 @@ log = get_log(__name__)
 CALL_SECONDS = 10.0
 NODE_EVERY = 6  # heartbeats between two looks at the Node object
 STOP_SECONDS = 10.0
+LEAVE_SECONDS = 2.0
+LOOK_SECONDS = 2.0  # between two looks at which guests can be spoken with
 Edge = Coroutine[Any, Any, None]
 
 
@@ -47,10 +51,15 @@ class NodeDaemon:
     # --- PodAccess ---------------------------------------------------------------------------------------------------
 
     def find(self, namespace: str, name: str) -> PodView | None:
-        found = [
-            w for w in self._workers.values() if (w.pod.metadata.namespace, w.pod.metadata.name) == (namespace, name)
-        ]
-        return max(found, key=lambda worker: worker.pod.metadata.creation_timestamp or "", default=None)
+        """Of two pods of one name, of which the older one is still ending, the younger one."""
+        metas = {worker.uid: worker.pod.metadata for worker in self._workers.values()}
+        found = [uid for uid, meta in metas.items() if (meta.namespace, meta.name) == (namespace, name)]
+        newest = max(
+            found,
+            key=lambda uid: (not metas[uid].deletion_timestamp, metas[uid].creation_timestamp or ""),
+            default=None,
+        )
+        return self._workers[newest] if newest is not None else None
 
     def pods(self) -> list[PodView]:
         return list(self._workers.values())
@@ -67,6 +76,7 @@ class NodeDaemon:
                 self._tasks.start(edge, name=name)
             self._tasks.start(self._tools.refresher.run(), name="volumes")
             self._tasks.start(self._heartbeat(), name="heartbeat")
+            self._tasks.start(self._look_after_guests(), name="guests")
             ready()
             # Before new pods come in: theirs must not be taken for leftovers.
             await clean(self._tools, list(self._workers.values()))
@@ -76,6 +86,10 @@ class NodeDaemon:
 
     async def _leave(self) -> None:
         """Let go of guests so that the next agent finds them at once. VMs, networks and records stay."""
+        try:
+            await within(LEAVE_SECONDS, self._put_node(ready=False), "writing the Node object")
+        except (CuboidError, OSError) as error:
+            log.info("the API does not know that this agent ends", error=str(error))
         await gather_all(*(self._part(worker) for worker in self._workers.values()))
 
     async def _part(self, worker: PodWorker) -> None:
@@ -87,6 +101,8 @@ class NodeDaemon:
 
     async def _recover(self) -> None:
         records = await asyncio.to_thread(self._records.load)
+        for record in records.values():
+            record.sandbox = msgspec.structs.replace(record.sandbox, rules=self._tools.settings.rules)
         workers = {uid: self._start(record) for uid, record in records.items()}
         await gather_all(
             *(recover(self._tools, workers[uid], record, boot_id=self._boot_id) for uid, record in records.items())
@@ -101,6 +117,18 @@ class NodeDaemon:
 
     def _gone(self, worker: PodWorker) -> None:
         self._workers.pop(worker.uid, None)
+
+    async def _look_after_guests(self) -> None:
+        """A VM whose agent has been silent for too long is as good as dead, whatever its VMM says."""
+        silent: dict[str, float] = {}
+        while True:
+            now = self._tools.clock.monotonic()
+            lost = {worker.uid: worker for worker in self._workers.values() if worker.out_of_touch}
+            silent = {uid: silent.get(uid, now) for uid in lost}
+            for uid in [uid for uid, since in silent.items() if now - since >= self._tools.settings.lost_seconds]:
+                lost[uid].post(lost[uid].unreachable())
+                del silent[uid]
+            await asyncio.sleep(LOOK_SECONDS)
 
     # --- pods --------------------------------------------------------------------------------------------------------
 
@@ -169,14 +197,14 @@ class NodeDaemon:
                 pause = 1.0
             await asyncio.sleep(pause)
 
-    async def _put_node(self) -> None:
+    async def _put_node(self, *, ready: bool = True) -> None:
         tools = self._tools
         runtime = f"{tools.driver.name}/{tools.driver.capabilities().accel}"
         host = node_object.host(
             tools.node, tools.host_ip, self.port, self._state, runtime=runtime, boot_id=self._boot_id
         )
         node = node_object.build(
-            host, tools.settings, tools.images.images(), now=tools.clock.now(), previous=self._node
+            host, tools.settings, tools.images.images(), now=tools.clock.now(), previous=self._node, ready=ready
         )
         node["metadata"]["annotations"] = {
             names.ACCEL: tools.driver.capabilities().accel, names.ACCEL_REASON: self.accel_reason,

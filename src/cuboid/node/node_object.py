@@ -18,6 +18,7 @@ from cuboid.node.settings import NodeSettings
 Raw = dict[str, Any]
 IMAGES_LIMIT = 50  # Kubernetes' own: the largest ones
 MIB = 1 << 20
+STOPPED = ("NodeAgentStopped", "the node agent has ended; pods run on")
 LOW_DISK = 0.05  # of the file system: then the node says DiskPressure
 
 
@@ -59,7 +60,10 @@ def _system() -> str:
     return lines.get("PRETTY_NAME", "Linux").strip('"')
 
 
-def build(host: Host, settings: NodeSettings, images: list[Image], *, now: float, previous: Raw | None = None) -> Raw:
+def build(
+    host: Host, settings: NodeSettings, images: list[Image],
+    *, now: float, previous: Raw | None = None, ready: bool = True,
+) -> Raw:  # fmt: skip
     """`previous`: the object last written, for the conditions' transition times."""
     labels = {
         "kubernetes.io/hostname": host.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": _architecture(),
@@ -68,7 +72,7 @@ def build(host: Host, settings: NodeSettings, images: list[Image], *, now: float
     return {
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": host.name, "labels": labels},
         "status": {
-            "capacity": _amounts(host, settings, 0), "conditions": _conditions(host, now, previous),
+            "capacity": _amounts(host, settings, 0), "conditions": _conditions(host, now, previous, ready),
             "allocatable": _amounts(host, settings, settings.reserved_mib * MIB),
             "addresses": [
                 {"type": "InternalIP", "address": host.address}, {"type": "Hostname", "address": host.name},
@@ -90,7 +94,7 @@ def _amounts(host: Host, settings: NodeSettings, reserved: int) -> Raw:
     }  # fmt: skip
 
 
-def _conditions(host: Host, now: float, previous: Raw | None) -> list[Raw]:
+def _conditions(host: Host, now: float, previous: Raw | None, ready: bool) -> list[Raw]:
     before = {c["type"]: c for c in (previous or {}).get("status", {}).get("conditions", [])}
     full = host.disk_free < host.disk_bytes * LOW_DISK
     rows = [
@@ -98,7 +102,7 @@ def _conditions(host: Host, now: float, previous: Raw | None) -> list[Raw]:
         ("DiskPressure", full, "KubeletHasDiskPressure" if full else "KubeletHasNoDiskPressure",
          f"{format_bytes(host.disk_free // MIB * MIB)} free"),
         ("PIDPressure", False, "KubeletHasSufficientPID", "each pod has a process table of its own"),
-        ("Ready", True, "KubeletReady", f"{host.runtime} runs pods"),
+        ("Ready", ready, *(("KubeletReady", f"{host.runtime} runs pods") if ready else STOPPED)),
     ]  # fmt: skip
     result = []
     for kind, good, reason, message in rows:

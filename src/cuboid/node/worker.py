@@ -20,7 +20,7 @@ from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.core import step
 from cuboid.node.sandbox.plan import plan
-from cuboid.node.sandbox.state import RunStage, Sandbox
+from cuboid.node.sandbox.state import RunStage, Sandbox, VmStage
 from cuboid.node.status_writer import StatusWriter
 from cuboid.node.steps.perform import Performer
 from cuboid.node.steps.tools import Tools
@@ -52,7 +52,8 @@ class PodWorker:
         self._status = StatusWriter(tools.api, meta.namespace, meta.name, meta.uid, self._render)
         self.work = PodWork(
             tools=tools, pod=pod, folder=records.folder(meta.uid), post=self.post, submit=self.submit,
-            state=lambda: self.state, remember=self._remember, last_status=self._last_status, tasks=tasks, timeline=Timeline(tools.clock),
+            state=lambda: self.state, remember=self._remember, last_status=self._last_status, tasks=tasks,
+            timeline=Timeline(tools.clock),
         )  # fmt: skip
         self._performer = Performer(self.work)
         self._tasks = [
@@ -90,6 +91,16 @@ class PodWorker:
 
     def log_folder(self, container: str) -> Path:
         return self.work.log_folder(container)
+
+    @property
+    def out_of_touch(self) -> bool:
+        """The VM is up, but its agent cannot be spoken with."""
+        guest = self.work.guest
+        return self.state.machine.stage is VmStage.UP and (guest is None or not guest.connected)
+
+    def unreachable(self) -> ev.VmEnded:
+        attempt, text = self.state.machine.attempt, "the guest's agent does not answer"
+        return ev.VmEnded(at=self._tools.clock.now(), attempt=attempt, cause="GuestUnreachable", detail=text)
 
     # --- events ------------------------------------------------------------------------------------------------------
 

@@ -194,3 +194,35 @@ async def test_a_missing_config_map_is_waited_for(host: Host) -> None:
         host.objects.config_maps["conf"] = config_map({"metadata": {"name": "conf"}, "data": {"key": "value"}})
         await host.api.until(lambda: ready(host.api.status("demo")))
         assert host.agent().volumes["c"] == {"key": b"value"}
+
+
+async def test_a_guest_that_falls_silent_is_ended_and_replaced(host: Host) -> None:
+    host.api.put(host.pod())
+    async with host.agent_running() as daemon:
+        await host.api.until(lambda: ready(host.api.status("demo")))
+        view = daemon.find("default", "demo")
+        assert view is not None
+        await view.guest().close()
+        await host.api.until(lambda: container(host.api.status("demo"))["lastState"])
+        assert container(host.api.status("demo"))["lastState"]["terminated"]["reason"] == "GuestUnreachable"
+        await host.api.until(lambda: ready(host.api.status("demo")))
+
+
+async def test_an_agent_that_ends_in_order_says_so_of_its_node(host: Host) -> None:
+    async with host.agent_running():
+        await host.api.until(lambda: host.api.leases)
+    (condition,) = [c for c in host.api.node["status"]["conditions"] if c["type"] == "Ready"]
+    assert (condition["status"], condition["reason"]) == ("False", "NodeAgentStopped")
+
+
+async def test_of_two_pods_of_one_name_the_living_one_is_found(host: Host) -> None:
+    host.scripts["app"] = Script(ignores=frozenset({15}))
+    host.api.put(host.pod())
+    async with host.agent_running() as daemon:
+        await host.api.until(lambda: ready(host.api.status("demo")))
+        host.api.delete("demo", grace=30)
+        young = host.pod()
+        host.api.put(young)
+        await host.api.until(lambda: len(daemon.pods()) == 2)
+        found = daemon.find("default", "demo")
+        assert found is not None and found.uid == young["metadata"]["uid"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.harness.node import World, make_pod
-
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox import state as st
+from tests.harness.node import World, make_pod
 
 NEVER: dict[str, Any] = {"restartPolicy": "Never"}
 
@@ -324,3 +323,10 @@ def test_a_receipt_is_asked_for_once_started_and_once_ready() -> None:
     world.probe("app", ev.Check.READINESS, True)
     world.probe("app", ev.Check.READINESS, False).probe("app", ev.Check.READINESS, True)
     assert world.trace.count(do.WriteReceipt(0, ready=True)) == 1
+
+
+def test_a_timer_that_fires_early_is_set_again() -> None:
+    world = World(make_pod(), exits={"app": [1, 1]}).admit()
+    due = world.state.timer
+    world.send(ev.TimerFired(at=due - 0.001))
+    assert do.SetTimer(due) in world.todo

@@ -34,6 +34,10 @@ def _admitted(draft: Draft, event: ev.Admitted) -> None:
         draft.set(admitted_at=event.at)
 
 
+def _timer_fired(draft: Draft, _: ev.TimerFired) -> None:
+    draft.set(timer=0.0)  # it may have fired early: then it is set again
+
+
 def _updated(draft: Draft, event: ev.Updated) -> None:
     before = draft.state.plan
     # Containers are those that the VM was made for.
@@ -311,7 +315,8 @@ def _recover_machine(draft: Draft, event: ev.Recovered) -> None:
 
 
 _HANDLERS: dict[type[Any], Callable[[Draft, Any], None]] = {
-    ev.Admitted: _admitted, ev.Updated: _updated, ev.Vanished: _vanished, ev.Shutdown: _shutdown,
+    ev.Admitted: _admitted,
+    ev.TimerFired: _timer_fired, ev.Updated: _updated, ev.Vanished: _vanished, ev.Shutdown: _shutdown,
     ev.PodDeleted: _pod_deleted, ev.NetworkAttached: _network_attached, ev.NetworkFailed: _network_failed,
     ev.NetworkDetached: _network_detached, ev.DiskReady: _disk_ready, ev.DiskFailed: _disk_failed,
     ev.DiskRemoved: _disk_removed, ev.ImagePulled: _image_pulled, ev.ImageFailed: _image_failed,

@@ -28,7 +28,7 @@ REASONS = {
     EndCause.VMM_DIED: "VMMDied", EndCause.HOST_OOM: "HostOutOfMemory",
 }  # fmt: skip
 DETAIL_LIMIT = 1024  # characters of a console's end in a status
-SHUTDOWN_SECONDS = 5.0
+SHUTDOWN_SECONDS = 15.0  # for a guest to write its disks; under emulation it is slow
 HASTY_SECONDS = 1.0  # for the logs of a VM that is ended without grace
 
 
