@@ -189,9 +189,10 @@ class LogPump:
 
     def _turn(self) -> None:
         """Go on in a new segment that begins at `_end`."""
-        os.close(self._fd)
-        self._segment = create(self._folder, self._end)
-        self._fd = _open(self._segment)
+        segment = create(self._folder, self._end)
+        descriptor, old = _open(segment), self._fd  # if that fails, the old segment goes on
+        self._segment, self._fd = segment, descriptor
+        os.close(old)
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)

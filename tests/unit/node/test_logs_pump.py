@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import Guest
 from cuboid.lib.errors import UnavailableError
-from cuboid.node import logs
-from cuboid.node.logfiles import Limits, read_index, segments
+from cuboid.node import logfiles, logs
+from cuboid.node.logfiles import Limits, Segment, read_index, segments
 from cuboid.node.logs import LogPump
 
 
@@ -283,6 +283,22 @@ async def test_a_full_disk_delays_but_does_not_lose(tmp_path: Path) -> None:
     await one.run()
     await one.close()
     assert on_disk(tmp_path / "main") == spool.data
+
+
+async def test_a_segment_that_cannot_be_made_is_made_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [OSError(28, "No space left on device")] * 2
+    plain = logfiles.create
+
+    def failing(folder: Path, start: int) -> Segment:
+        if failures:
+            raise failures.pop()
+        return plain(folder, start)
+
+    monkeypatch.setattr(logs, "create", failing)
+    spool, folder = Spool(lines(500)), tmp_path / "main"
+    await run(spool, folder, Limits(max_bytes=5000, max_files=100))
+    assert on_disk(folder) == spool.data
+    assert len(segments(folder)) > 3
 
 
 def test_an_unreadable_index_does_not_stop_the_log(tmp_path: Path) -> None:
