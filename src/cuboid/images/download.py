@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import os
@@ -17,6 +16,7 @@ from cuboid.images.registry import RegistryClient, lying
 from cuboid.images.transport import Again
 from cuboid.lib import aio
 from cuboid.lib.errors import ExhaustedError, HostileError, UnavailableError
+from cuboid.lib.threads import in_thread
 
 _PIECE = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
@@ -78,7 +78,7 @@ async def download(
     seconds = _SLACK + descriptor.size / client.settings.min_rate
     try:
         async with aio.deadline(seconds, f"downloading {descriptor.digest[:19]} from {client.transport.endpoint}"):
-            await asyncio.to_thread(part.load)
+            await in_thread(part.load)
             await _fill(client, part, progress)
             if not part.right() and part.resumed:  # an old partial file may be damaged: once more, from the start
                 part.clear()
@@ -86,9 +86,13 @@ async def download(
         if not part.right():
             partial.unlink(missing_ok=True)
             raise lying(client.transport.endpoint, descriptor.digest)
-        await asyncio.to_thread(part.keep, target)
+        await in_thread(part.keep, target)
     except OSError as error:
-        raise _disk(error) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ExhaustedError(
+                "no space is left on the disk for the image's layers", hint="cuboid image rm what is unused"
+            ) from error
+        raise
     finally:
         part.close()
 
@@ -158,18 +162,11 @@ async def _take(response: httpx.Response, part: _Part, progress: Callable[[int],
                     "the registry sends more bytes for a layer than its manifest says", reason="ErrImagePull"
                 )
             if len(buffer) >= _PIECE:
-                await asyncio.to_thread(part.append, bytes(buffer))
+                data = bytes(buffer)
                 buffer.clear()
+                await in_thread(part.append, data)
                 progress(part.size)
     finally:
         if buffer and part.size + len(buffer) <= part.descriptor.size:
             part.append(bytes(buffer))
             progress(part.size)
-
-
-def _disk(error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ExhaustedError(
-            "no space is left on the disk for the image's layers", hint="cuboid image rm what is unused"
-        )
-    return error

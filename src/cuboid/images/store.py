@@ -41,6 +41,7 @@ from cuboid.lib.clock import Clock, SystemClock
 from cuboid.lib.errors import ConflictError, CuboidError, ExhaustedError, InvalidError, NotFoundError
 from cuboid.lib.log import get_log
 from cuboid.lib.paths import sync_folder
+from cuboid.lib.threads import in_thread
 
 log = get_log(__name__)
 _FOLDERS = ("records", "devices", "blobs", "holds", "work", "locks", "empty")
@@ -122,7 +123,7 @@ class LocalImageStore:
         tell(Progress(Phase.RESOLVE))
         key = _tag(name) if name else ""
         async with self._work() as folder:
-            found = await asyncio.to_thread(open_archive, path, folder, self._settings)
+            found = await in_thread(open_archive, path, folder, self._settings)
             if key and len(found) != 1:
                 raise InvalidError(f"{path} holds {len(found)} images: one name does not fit them")
             return [await self._import(archived, key, folder, tell) for archived in found]
@@ -146,7 +147,7 @@ class LocalImageStore:
                     raise _disk_full() from error
                 raise
             finally:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                await in_thread(shutil.rmtree, folder, ignore_errors=True)
 
     # --- devices -----------------------------------------------------------------------------------------------------
 
@@ -262,14 +263,14 @@ class LocalImageStore:
         """See base. Does nothing while another process pulls: it would be its files."""
         with locked_if_free(self._lock("active")) as alone:
             if alone:
-                await asyncio.to_thread(self._sweep)
+                await in_thread(self._sweep)
 
     def _sweep(self) -> None:
         for leftover in (self._state / "work").iterdir():
             shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in (self._state / "records").glob(".*.new"):
-            leftover.unlink(missing_ok=True)
         with locked_briefly(self._lock("store")):
+            for leftover in (self._state / "records").glob(".*.new"):
+                leftover.unlink(missing_ok=True)
             self._sweep_records()
         for part in (self._state / "blobs").glob("*.part"):
             if time.time() - part.stat().st_mtime > self._settings.partial_seconds:
