@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ class Records:
             record = self._read(folder)
             if record is not None:
                 found[folder.name] = record
-            elif not (folder / "record.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)  # made, but nothing was begun
+            else:
+                with suppress(OSError):  # empty: made, but nothing was begun
+                    folder.rmdir()
         return found
 
     def _read(self, folder: Path) -> Record | None:
