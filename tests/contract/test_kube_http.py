@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from cuboid.server.main import STORE_FILE
 from tests.harness.kube_server import ServerProcess, node, pod, serving
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -228,7 +236,7 @@ def test_without_a_token_nothing_but_health_is_shown(server: ServerProcess, http
 
 
 def test_secrets_of_the_server_are_private_and_not_logged(server: ServerProcess) -> None:
-    for name in ("ca.key", "server.key", "kubelet-client.key", "admin.token", "tokens.json", "store.db"):
+    for name in ("ca.key", "server.key", "kubelet-client.key", "admin.token", "tokens.json", STORE_FILE):
         assert (server.folder / name).stat().st_mode & 0o077 == 0, name
     assert server.token not in server.log()
     assert server.token not in (server.folder / "tokens.json").read_text()
@@ -338,3 +346,49 @@ def test_a_second_server_on_the_same_port_says_so(server: ServerProcess, tmp_pat
     port = server.url.rpartition(":")[2]
     with pytest.raises(AssertionError, match=f"can not listen on 127.0.0.1 port {port}"), serving(tmp_path, port=port):
         pass
+
+
+def test_endless_headers_and_too_many_requests_are_refused(tmp_path: Path) -> None:
+    with serving(tmp_path, max_streams="1", body_seconds="1") as server, server.http() as http:
+        with pytest.raises(httpx.HTTPError):
+            http.get("/healthz", headers={f"X-{index}": "a" * 8000 for index in range(40)}).raise_for_status()
+        with http.stream("GET", PODS, params={"watch": "1"}):
+            refused = http.get(PODS, params={"watch": "1"})
+            assert refused.status_code == 429 and refused.headers["Retry-After"] == "1"
+            assert http.get(PODS).status_code == 200
+
+
+def test_a_body_that_never_comes_is_given_up(tmp_path: Path) -> None:
+    with serving(tmp_path, body_seconds="0.3") as server, server.http() as http:
+
+        def slow() -> Iterator[bytes]:
+            yield b"{"
+            time.sleep(1)
+            yield b"}"
+
+        answer = http.post(PODS, content=slow(), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 504 and "sending the request body took longer" in answer.json()["message"]
+
+
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not SYSTEM_PYTHON.exists(), reason="needs root and a Python that all may read")
+def test_a_server_started_by_root_serves_as_nobody_in_particular() -> None:
+    version = subprocess.run(
+        [SYSTEM_PYTHON, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, check=False, text=True
+    )
+    if version.stdout.strip() != str(sys.version_info[:2]):
+        pytest.skip("the system's Python has another version")
+    root = Path(tempfile.mkdtemp(prefix="cuboid-uid-"))  # not below pytest's folder, which is root's alone
+    root.chmod(0o711)
+    try:
+        with serving(root, python=SYSTEM_PYTHON) as server, server.http() as http:
+            assert server.process is not None
+            status = Path(f"/proc/{server.process.pid}/status").read_text()
+            assert re.search(r"^Uid:\t64100\t64100\t64100", status, re.MULTILINE), server.log()
+            assert re.search(r"^Groups:\s*$", status, re.MULTILINE)
+            create(http, pod("unprivileged"))
+            assert (server.folder / "admin.token").stat().st_uid == 0
+    finally:
+        shutil.rmtree(root)

@@ -30,6 +30,7 @@ class ServerProcess:
     root: Path
     settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    python: Path = Path(sys.executable)
 
     @property
     def folder(self) -> Path:
@@ -54,11 +55,12 @@ class ServerProcess:
             "CUBOID_STATE_DIR": str(self.root / "state"),
             "CUBOID_RUN_DIR": str(self.root / "run"),
             "CUBOID_SERVER_PORT": "0",
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path.endswith(("site-packages", "/src"))),
             **{f"CUBOID_SERVER_{key.upper()}": value for key, value in self.settings.items()},
         }
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cuboid.server"],
+                [self.python, "-m", "cuboid.server"],
                 env=environment,
                 stdout=log,
                 stderr=log,
@@ -101,8 +103,8 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(root: Path, **settings: str) -> Iterator[ServerProcess]:
-    server = ServerProcess(root, settings)
+def serving(root: Path, *, python: Path = Path(sys.executable), **settings: str) -> Iterator[ServerProcess]:
+    server = ServerProcess(root, settings, python=python)
     server.start()
     try:
         yield server

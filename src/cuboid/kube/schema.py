@@ -61,7 +61,7 @@ def node(definition: str) -> Node:
 
 def definitions() -> dict[str, Any]:
     """All definitions with descriptions, for OpenAPI. Large: do not keep."""
-    spec = importlib.util.find_spec("kubernetes_validate")  # not imported: it would bring jsonschema, 8 MB
+    spec = importlib.util.find_spec("kubernetes_validate")  # not imported: it would bring jsonschema, 11 MB
     if spec is None or spec.origin is None:
         raise UnsupportedError("the package kubernetes-validate is not installed", hint="run make setup")
     file = Path(spec.origin).parent / "kubernetes-json-schema" / f"v{VERSION}.0-local" / "_definitions.json"

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +40,11 @@ from cuboid.server.tokens import Tokens, read_admin
 
 log = get_log(__name__)
 
-ADDRESS_FILE = "address"
-"""In the server's folder: `https://host:port`, written when the server answers."""
-STORE_FILE = "store.db"
+DATA = "data"
+"""In the server's folder, owned by the user id that serves. Keys and tokens stay beside it, with root."""
+ADDRESS_FILE = f"{DATA}/address"
+"""`https://host:port`, written when the server answers."""
+STORE_FILE = f"{DATA}/store.db"
 DRAIN_SECONDS = 5
 """Time for open requests at the end."""
 _FILES = 8192  # descriptors wanted: one per client
@@ -85,7 +88,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     port = listener.getsockname()[1]
     host = settings.advertise_host or _reachable(settings.host)
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    pair = authority.server("server", _names(host))
+    serving = tls.server_context(authority.server("server", _names(host)))
     authority.server("node", _names(host))  # for the node agent of this machine, which runs as root
     authority.server("node", _names(host))  # for the node agent's HTTPS API
     client_pair = authority.client("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
@@ -99,7 +102,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         registry = Registry(store, cache)
         await namespaces.ensure_permanent(registry)
         served = Context(registry, settings, context)
-        config = _config(served, tokens, pair)
+        config = _config(served, tokens, serving)
         config.load()
         await _serve(Prepared(folder, url, listener, config, served, tokens, admin), authority.ca_file)
     finally:
@@ -111,6 +114,7 @@ def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         listener.bind((host, port))
     except OSError as error:
@@ -138,16 +142,16 @@ def _raise_file_limit() -> None:
 
 def _hand_over(folder: Path, uid: int) -> None:
     """Give the store to the unprivileged user and become it. Keys and tokens stay with root: they are read."""
+    data = folder / DATA
+    data.mkdir(mode=0o711, exist_ok=True)
     if os.geteuid() != 0 or uid == 0:
         return
     hidden = next((path for path in (folder, Path(os.__file__), Path(cuboid.__file__)) if not _open_to_all(path)), None)
     if hidden is not None:
         log.warning("staying root: an unprivileged user could not read this", path=hidden, uid=uid)
         return
-    folder.chmod(0o1711)
-    os.chown(folder, uid, uid)
-    for path in folder.glob(f"{STORE_FILE}*"):
-        os.chown(path, uid, uid)
+    for path in (data, *data.iterdir()):
+        os.chown(path, uid, uid, follow_symlinks=False)
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
@@ -161,7 +165,7 @@ def _open_to_all(path: Path) -> bool:
     )
 
 
-def _config(context: Context, tokens: Tokens, pair: tls.Pair) -> uvicorn.Config:
+def _config(context: Context, tokens: Tokens, serving: ssl.SSLContext) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(context, tokens),
         http=LimitedProtocol,
@@ -177,8 +181,7 @@ def _config(context: Context, tokens: Tokens, pair: tls.Pair) -> uvicorn.Config:
         backlog=1024,
         timeout_keep_alive=120,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        ssl_certfile=pair.cert,
-        ssl_keyfile=pair.key,
+        ssl_context_factory=lambda *_: serving,
     )
 
 

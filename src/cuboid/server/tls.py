@@ -104,6 +104,14 @@ class Authority:
         write_atomic(pair.cert, _pem(builder.sign(ca_key, hashes.SHA256())), mode=0o644)
 
 
+def server_context(pair: Pair) -> ssl.SSLContext:
+    """For a server that asks its clients for a token and not for a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(pair.cert, pair.key)
+    return context
+
+
 def client_context(ca_file: Path, pair: Pair | None = None) -> ssl.SSLContext:
     """For a client that trusts this CA alone and, with `pair`, shows who it is."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(ca_file))
