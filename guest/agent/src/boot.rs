@@ -23,8 +23,6 @@ pub struct Options {
     pub port: Option<String>,
     /// `cuboid.end=reset`: end by a reset instead of the power switch.
     pub reset: bool,
-    /// `cuboid.debug=1`: say more on the console.
-    pub debug: bool,
 }
 
 impl Options {
@@ -34,7 +32,6 @@ impl Options {
             match key {
                 "cuboid.port" => options.port = Some(value.to_owned()),
                 "cuboid.end" => options.reset = value == "reset",
-                "cuboid.debug" => options.debug = value == "1",
                 _ => {}
             }
         }
@@ -185,7 +182,7 @@ mod tests {
     #[test]
     fn only_our_words_of_the_command_line_count() {
         let options = Options::parse("console=hvc0 quiet cuboid.port=x.1 cuboid.end=reset cuboid.other=1 panic=-1\n");
-        assert_eq!(options, Options { port: Some("x.1".into()), reset: true, debug: false });
+        assert_eq!(options, Options { port: Some("x.1".into()), reset: true });
         assert_eq!(Options::parse(""), Options::default());
     }
 }

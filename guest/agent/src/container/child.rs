@@ -14,7 +14,7 @@ use super::{limits, seccomp};
 use crate::error::{Code, Context, Failure, Outcome};
 use crate::pb;
 use crate::rooted::Rooted;
-use crate::sys::{self, files, mount, process, security, tty};
+use crate::sys::{self, files, process, security, tty};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -243,12 +243,6 @@ pub fn enter(container: BorrowedFd<'_>) -> Outcome<()> {
 pub fn rename_host(hostname: &str) -> Outcome<()> {
     process::unshare(libc::CLONE_NEWUTS).context("leaving the pod's host name")?;
     process::set_hostname(hostname).context("setting the host name")
-}
-
-/// Keeps later mounts of the agent out of this mount namespace.
-pub fn separate_mounts() -> Outcome<()> {
-    let root = files::open_path("/").context("opening the root")?;
-    mount::set_attributes(root.as_fd(), 0, libc::MS_PRIVATE, true).context("separating the mounts")
 }
 
 #[cfg(test)]

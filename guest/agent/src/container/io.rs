@@ -1,7 +1,7 @@
 //! A process's standard streams, seen from the agent: pipes or a terminal's master side.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -57,10 +57,6 @@ impl Port {
 
     pub fn resize(&self, rows: u32, columns: u32) -> io::Result<()> {
         tty::resize(self.0.get_ref().as_fd(), rows, columns)
-    }
-
-    pub fn raw(&self) -> i32 {
-        self.0.as_raw_fd()
     }
 }
 

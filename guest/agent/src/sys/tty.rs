@@ -33,15 +33,3 @@ pub fn control(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: integers only.
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) } as libc::c_long).map(drop)
 }
-
-/// Turns off everything that a terminal does to bytes: for the agent's own port.
-pub fn make_raw(terminal: BorrowedFd<'_>) {
-    // SAFETY: an all-zero termios is a valid value to be written over; a descriptor that is no terminal is refused.
-    unsafe {
-        let mut settings: libc::termios = std::mem::zeroed();
-        if libc::tcgetattr(terminal.as_raw_fd(), &raw mut settings) == 0 {
-            libc::cfmakeraw(&raw mut settings);
-            libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, &raw const settings);
-        }
-    }
-}
