@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
 
 import msgspec
 
@@ -100,22 +99,19 @@ def _explain(error: BaseException) -> Report:
     return Report(error="internal", message=f"{type(error).__name__}: {error}"[:400])
 
 
-def main() -> Iterator[None]:
-    """Runs in two steps, so that what the second needs is loaded before the files are gone."""
-    job = msgspec.json.decode(sys.argv[1].encode(), type=Job)
-    hashlib.new("sha256")
-    hashlib.new("sha512")
-    confine(job.confinement)
-    yield
-    _say(Report(device_bytes=convert(job)))
+def main() -> int:
+    """The exit status. Everything that the work needs is loaded before `confine` takes the files away."""
+    try:
+        job = msgspec.json.decode(sys.argv[1].encode(), type=Job)
+        for algorithm in ("sha256", "sha512"):
+            hashlib.new(algorithm)
+        confine(job.confinement)
+        _say(Report(device_bytes=convert(job)))
+    except BaseException as error:  # the outermost edge: whatever it was, one line says it
+        _say(_explain(error))
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    status = 1
-    try:
-        for _ in main():
-            pass
-        status = 0
-    except BaseException as caught:  # the outermost edge: whatever it was, one line says it
-        _say(_explain(caught))
-    os._exit(status)  # no clean-up code: it would want files
+    os._exit(main())  # no clean-up code: it would want files
