@@ -124,9 +124,9 @@ class FakeApi:
         self.phases.append(pod["status"]["phase"])
         self._tell(PodChange(Change.SET, pod))
 
-    async def annotate_pod(self, namespace: str, name: str, annotations: dict[str, str]) -> None:
+    async def annotate_pod(self, namespace: str, name: str, uid: str, annotations: dict[str, str]) -> None:
         self._may_fail("annotate_pod")
-        merge(self._pod(namespace, name)["metadata"].setdefault("annotations", {}), dict(annotations))
+        merge(self._pod(namespace, name, uid)["metadata"].setdefault("annotations", {}), dict(annotations))
         self._tell(PodChange(Change.SET, self.pods[namespace, name]))
 
     async def delete_pod(self, namespace: str, name: str, uid: str) -> None:

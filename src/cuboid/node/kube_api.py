@@ -59,8 +59,8 @@ class KubeApi:
         body = {"metadata": {"uid": uid}, "status": status}
         await self._client.patch(PODS, name, body, namespace, form=MERGE, sub="status")
 
-    async def annotate_pod(self, namespace: str, name: str, annotations: dict[str, str]) -> None:
-        body = {"metadata": {"annotations": annotations}}
+    async def annotate_pod(self, namespace: str, name: str, uid: str, annotations: dict[str, str]) -> None:
+        body = {"metadata": {"uid": uid, "annotations": annotations}}
         await self._client.patch(PODS, name, body, namespace, form=MERGE)
 
     async def delete_pod(self, namespace: str, name: str, uid: str) -> None:

@@ -123,6 +123,8 @@ class PodWorker:
         meta = pod.metadata
         grace = None if meta.deletion_timestamp is None else float(meta.deletion_grace_period_seconds or 0)
         self.post(ev.Updated(at=self._tools.clock.now(), plan=plan(pod), deleted_grace=grace))
+        if pod.spec.readiness_gates:  # conditions of others have a say in ours
+            self._status.mark()
         shown = (meta.labels, meta.annotations) != (before.metadata.labels, before.metadata.annotations)
         if shown and self.work.guest is not None and self.work.guest.connected:
             self._tools.refresher.track(pod, self.work.guest, self.work.facts)

@@ -215,6 +215,16 @@ async def test_an_agent_that_ends_in_order_says_so_of_its_node(host: Host) -> No
     assert (condition["status"], condition["reason"]) == ("False", "NodeAgentStopped")
 
 
+async def test_a_readiness_gate_holds_a_pod_back_until_somebody_opens_it(host: Host) -> None:
+    host.api.put(host.pod(readinessGates=[{"conditionType": "example.com/gate"}]))
+    async with host.agent_running():
+        await host.api.until(lambda: container(host.api.status("demo")).get("ready"))
+        assert not ready(host.api.status("demo"))
+        conditions = [*host.api.status("demo")["conditions"], {"type": "example.com/gate", "status": "True"}]
+        host.api.change("demo", {"status": {"conditions": conditions}})
+        await host.api.until(lambda: ready(host.api.status("demo")))
+
+
 async def test_of_two_pods_of_one_name_the_living_one_is_found(host: Host) -> None:
     host.scripts["app"] = Script(ignores=frozenset({15}))
     host.api.put(host.pod())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.containers import lost
-from cuboid.node.sandbox.draft import Draft, backoff
+from cuboid.node.sandbox.draft import Draft, backoff, changed
 from cuboid.node.sandbox.plan import Role
 from cuboid.node.sandbox.state import Hook, Part, Run, Stage, VmStage
 
@@ -14,10 +14,10 @@ PULL_NOTICE = 1.0  # seconds that ErrImagePull is shown before ImagePullBackOff
 def advance(draft: Draft) -> None:
     """Ask for everything at once; the VM as soon as all of it is there."""
     if _wanted(draft, draft.state.network):
-        draft.set(network=Part(Stage.ASKED, failures=draft.state.network.failures))
+        draft.set(network=changed(draft.state.network, stage=Stage.ASKED))
         draft.emit(do.AttachNetwork())
     if _wanted(draft, draft.state.disk):
-        draft.set(disk=Part(Stage.ASKED, failures=draft.state.disk.failures))
+        draft.set(disk=changed(draft.state.disk, stage=Stage.ASKED))
         draft.emit(do.CreateDisk())
     for run in draft.state.runs:
         _advance_image(draft, run)

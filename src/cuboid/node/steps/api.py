@@ -21,7 +21,7 @@ async def write_receipt(work: PodWork, order: do.WriteReceipt) -> None:
     receipt = work.timeline.receipt(work.tools.driver.name, accel)
     meta = work.pod.metadata
     try:
-        call = work.tools.api.annotate_pod(meta.namespace, meta.name, {names.RECEIPT: receipt})
+        call = work.tools.api.annotate_pod(meta.namespace, meta.name, meta.uid, {names.RECEIPT: receipt})
         await within(CALL_SECONDS, call, "writing the receipt")
     except (CuboidError, OSError) as error:
         log.info("receipt not written", pod=meta.name, error=str(error))
