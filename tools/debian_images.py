@@ -14,11 +14,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cuboid.images.base import ImageConfig
 from cuboid.images.build import build_layout
+from cuboid.lib.clock import rfc3339
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build/images"
@@ -62,8 +64,7 @@ RECIPES = {
         ),
         Recipe(
             "services",
-            ("redis-server", "postgresql", "python3-minimal", "procps", "curl", "netcat-openbsd", "iproute2")
-            + ("libcap2-bin",),
+            ("redis-server", "postgresql", "python3-minimal", "procps", "curl", "netcat-openbsd", "iproute2"),
             ImageConfig(cmd=("bash",), env=("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)),
             hooks=('rm -rf "$1"/var/lib/postgresql/*/main',),
         ),
@@ -91,7 +92,7 @@ def layout(name: str) -> Path:
         else:
             _debootstrap(recipe, rootfs)
         built = Path(scratch, "layout")
-        build_layout([rootfs], recipe.config, built, name=f"{name}:1")
+        build_layout([rootfs], recipe.config, built, name=f"{name}:1", created=rfc3339(time.time()))
         shutil.rmtree(target, ignore_errors=True)
         built.rename(target)
     return target

@@ -54,9 +54,9 @@ def _literal(value: Any) -> str:
 
 
 def commands_page() -> str:
-    from cuboid.cli.main import app
+    from cuboid.cli.main import build
 
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(build())
     lines = ["# Commands", "", "Generated from `cuboid --help`. Every verb that prints takes `-o json|yaml`.", ""]
     for path, command in sorted(_commands(group, "cuboid")):
         lines += [f"## `{path}`", "", (command.help or "").strip(), ""]

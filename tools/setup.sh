@@ -29,11 +29,11 @@ case "${VERSION_CODENAME:-}" in
 esac
 
 # --- Debian packages -------------------------------------------------------------------------------------------------
-# From backports on Debian 12: QEMU 10 (7.2 lacks what templates need) and erofs-utils that reads tar streams.
-newer=(qemu-system-x86 erofs-utils)
+# From backports on Debian 12: QEMU 10 (7.2 lacks what templates need).
+newer=(qemu-system-x86)
 packages=(ca-certificates e2fsprogs iproute2 iptables nftables containernetworking-plugins kmod
   python3-venv gcc libc6-dev make zstd docker-registry mmdebstrap)
-[ "$profile" = run ] || packages+=(git cpio openssl nfs-ganesha nfs-ganesha-vfs)
+[ "$profile" = run ] || packages+=(git cpio openssl erofs-utils nfs-ganesha nfs-ganesha-vfs)
 [ "$profile" = bench ] && packages+=(podman runc)
 
 installed() { dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }

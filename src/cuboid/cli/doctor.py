@@ -19,7 +19,6 @@ PLUGIN_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 PLUGINS = ("bridge", "host-local", "portmap", "firewall", "tuning", "loopback")
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86 (on Debian 12 from bookworm-backports)",
-    "mkfs.erofs": "erofs-utils",
     "mkfs.ext4": "e2fsprogs",
     "ip": "iproute2",
     "iptables": "iptables",

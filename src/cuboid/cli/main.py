@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Sequence
 
 import typer
 
-from cuboid.cli.verbs import cp, exec_, images, info, lifecycle, logs, platform, ps, run, volumes, why
 from cuboid.lib import errors
 
-app = typer.Typer(
-    name="cuboid",
-    help="Containers without servers to manage: each pod is a virtual machine of its own.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for module in (platform, run, ps, logs, exec_, lifecycle, cp, info, images, volumes, why):
-    module.register(app)
+MODULES = {
+    "platform": ("up", "down", "version", "kubeconfig", "doctor"),
+    "run": ("run",),
+    "ps": ("ps", "inspect"),
+    "logs": ("logs",),
+    "exec_": ("exec", "attach", "top"),
+    "lifecycle": ("stop", "start", "restart", "rm"),
+    "cp": ("cp",),
+    "info": ("stats", "events", "port"),
+    "images": ("pull", "images", "image"),
+    "volumes": ("volume",),
+    "why": ("why",),
+}
 
 EXIT_CODES: tuple[tuple[type[errors.CuboidError], int], ...] = (
     (errors.InvalidError, 2),
@@ -33,13 +37,34 @@ EXIT_CODES: tuple[tuple[type[errors.CuboidError], int], ...] = (
 )
 
 
+def build(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The application. Only the module of the verb that is asked for is imported; all, where none is known."""
+    app = typer.Typer(
+        name="cuboid",
+        help="Containers without servers to manage: each pod is a virtual machine of its own.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_all_verbs)
+    wanted = [module for module, verbs in MODULES.items() if arguments and arguments[0] in verbs]
+    for module in wanted or MODULES:
+        importlib.import_module(f"cuboid.cli.verbs.{module}").register(app)
+    return app
+
+
+def _all_verbs() -> None:
+    """Keeps a group a group when only one verb is registered."""
+
+
 def exit_code(error: errors.CuboidError) -> int:
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
 
 
 def main() -> None:
     try:
-        app(standalone_mode=True)
+        build(sys.argv[1:])(standalone_mode=True)
     except errors.CuboidError as error:
         print(f"cuboid: {error.message}", file=sys.stderr)
         if error.hint:
