@@ -187,6 +187,11 @@ def events(http: httpx.Client, query: dict[str, str]) -> list[tuple[str, dict[st
     return found
 
 
+def test_a_watch_from_a_version_that_never_was_has_to_list_again(http: httpx.Client) -> None:
+    [(kind, document)] = events(http, {"watch": "1", "resourceVersion": "999999999", "timeoutSeconds": "5"})
+    assert kind == "ERROR" and (document["code"], document["reason"]) == (410, "Expired")
+
+
 def test_a_watch_with_initial_events_marks_their_end(http: httpx.Client) -> None:
     create(http, pod("initial", schedulerName="nobody"))
     query = {

@@ -43,6 +43,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (pod(dnsPolicy="None"), "spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver"),
     (pod(activeDeadlineSeconds=0), "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and"),
     (pod(terminationGracePeriodSeconds=-1), "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0"),
+    (pod(hostNetwork=True), "spec.hostNetwork: Forbidden: a pod is a virtual machine and shares no namespace with the host"),
     (pod(hostname="A"), 'spec.hostname: Invalid value: "A": a lowercase RFC 1123 label'),
     (pod(nodeSelector={"a b": "c"}), 'spec.nodeSelector: Invalid value: "a b": name part must consist of'),
     (pod(hostAliases=[{"ip": "x"}]), 'spec.hostAliases[0].ip: Invalid value: "x": must be a valid IP address'),

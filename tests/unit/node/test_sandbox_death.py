@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.harness.node import World, make_pod
 
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import state as st
+from tests.harness.node import World, make_pod
 
 HOOKED = {
     "name": "app", "image": "a:1",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from tests.harness.node import World, make_pod
 
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox.plan import plan
+from tests.harness.node import World, make_pod
 
 SIDE = {"name": "side", "image": "s:1", "restartPolicy": "Always", "startupProbe": {"tcpSocket": {"port": 1}}}
 APP = {
