@@ -42,6 +42,13 @@ impl Cgroup {
         crate::sys::files::open_path(&self.path.to_string_lossy())
     }
 
+    /// The cgroup that `pid` is in now: a container that manages cgroups has moved out of its own, which then takes nobody.
+    pub fn open_of(pid: i32) -> io::Result<OwnedFd> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let inner = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        crate::sys::files::open_path(&format!("/sys/fs/cgroup/{inner}"))
+    }
+
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.path.join(file)).unwrap_or_default()
     }

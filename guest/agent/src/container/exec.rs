@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 
+use super::cgroup::Cgroup;
 use super::child::{self, Program};
 use super::io::{Ends, Output, PIECE, Port};
 use super::{Container, attach, io, spawn};
@@ -83,7 +84,9 @@ pub fn start(reaper: &Reaper, container: &Container, call: &pb::Exec) -> Outcome
     } else {
         io::pipes(call.stdin)?
     };
-    let cgroup = container.cgroup.open().context("opening the container's cgroup")?;
+    let manages_cgroups = container.call.security.as_ref().is_some_and(|security| security.privileged);
+    let cgroup = if manages_cgroups { Cgroup::open_of(container.pid) } else { container.cgroup.open() };
+    let cgroup = cgroup.context("opening the container's cgroup")?;
     let target = container.pidfd.as_fd();
     let spawned = spawn::spawn(reaper, 0, Some(target), cgroup.as_fd(), || {
         child::prepare()?;

@@ -229,5 +229,7 @@ async fn start_init(agent: &Rc<Agent>) -> Outcome<spawn::Spawned> {
 
 fn idle() -> Outcome<Infallible> {
     child::prepare()?;
+    // Containers see this process: nothing of the agent stays open in it.
+    process::close_from(3);
     process::rest_and_reap()
 }
