@@ -1,6 +1,6 @@
 """Validation of a pod's spec and of its changes, with Kubernetes' field paths and words.
 
-Source: kubernetes/pkg/apis/core/validation. A field that Cuboid cannot do is refused, never ignored in silence.
+Source: kubernetes/pkg/apis/core/validation. What a virtual machine can not share with its host is refused as well.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ def validate_pod_spec(spec: Raw, fields: Fields) -> None:
     """`spec` has its defaults already."""
     _enum(spec, "restartPolicy", _RESTART, "spec", fields)
     _enum(spec, "dnsPolicy", _DNS, "spec", fields)
+    for key in ("hostIPC", "hostNetwork", "hostPID"):
+        if spec.get(key):
+            fields.forbidden(f"spec.{key}", "a pod is a virtual machine and shares no namespace with the host")
     volumes = validate_volumes(spec.get("volumes", []), "spec.volumes", fields)
     validate_containers(spec, volumes, fields)
     _validate_numbers(spec, fields)

@@ -57,6 +57,9 @@ class _Stream:
     async def lines(self, first: list[bytes]) -> AsyncIterator[bytes]:
         watcher: Watcher | None = None
         try:
+            newest = self.context.registry.cache.revision
+            if self.since > newest:  # of a store that was replaced: waiting for that version would lose events
+                raise status.expired(self.since, newest)
             watcher = self.cache.watch(self.wanted, self.since)
             yield b"".join(first)
             async for chunk in self._changes(watcher):
