@@ -15,9 +15,11 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from tests.harness import leftovers
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv/bin"
@@ -29,6 +31,8 @@ Finished = subprocess.CompletedProcess[str]
 
 class Platform:
     """Use `platform()`; paths are short because a Unix socket's path has at most 107 bytes."""
+
+    _mounts: subprocess.Popen[bytes] | None = None  # holds a mount namespace of the platform's own, if it needs one
 
     def __init__(self) -> None:
         self.id = uuid.uuid4().hex[:8]
@@ -43,6 +47,10 @@ class Platform:
         _run(["ip", "netns", "exec", self.netns, "ip", "link", "set", "lo", "up"])
 
     @property
+    def cgroup(self) -> str:
+        return f"cuboid-{self.id}"
+
+    @property
     def environment(self) -> dict[str, str]:
         return {
             "PATH": f"{VENV}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -52,15 +60,16 @@ class Platform:
             "CUBOID_RUN_DIR": str(self.run_folder),
             "KUBECONFIG": str(self.home / ".kube/config"),
             # What a node agent finds in its cgroup or under its user ids it takes for its own.
-            "CUBOID_VMM_CGROUP_PARENT": f"cuboid-{self.id}",
+            "CUBOID_VMM_CGROUP_PARENT": self.cgroup,
             "CUBOID_VMM_UID_BASE": str(1_000_000_000 + int(self.id[:4], 16) * 10_000),
             "CUBOID_VMM_UID_COUNT": "10000",
             **self.settings,
         }
 
     def inside(self, command: Sequence[str]) -> list[str]:
-        """The command, in the platform's network namespace."""
-        return ["nsenter", f"--net=/run/netns/{self.netns}", "--", *command]
+        """The command, in the platform's network namespace (and mount namespace, if it has its own)."""
+        own = [f"--mount=/proc/{self._mounts.pid}/ns/mnt"] if self._mounts else []
+        return ["nsenter", f"--net=/run/netns/{self.netns}", *own, "--", *command]
 
     def run(
         self, command: Sequence[str], *, timeout: float = 60.0, check: bool = True, stdin: str | None = None
@@ -125,17 +134,51 @@ class Platform:
             time.sleep(0.01)
 
     def processes(self, needle: str = "") -> list[int]:
-        """Pids of the platform's processes: those whose command line, environment or namespace is of it."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and _belongs(entry, str(self.folder)):
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if needle in line:
-                    found.append(int(entry.name))
-        return found
+        """Pids of the platform's processes: those whose command line, environment or control group is of it."""
+        own = {str(self.folder), f"/{self.cgroup}/"}
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _belongs(entry, own)]
+        return [pid for pid in pids if needle in _command(pid)]
 
-    def vmms(self) -> list[int]:
-        return self.processes("qemu-system")
+    def vmms(self, uid: str = "") -> list[int]:
+        """Pids of the virtual machines, or of that of one pod. A VMM's command line is the jail's, its group tells."""
+        found = [pid for pid in self.processes() if "qemu-system" in _command(pid)]
+        return [pid for pid in found if uid.replace("-", "") in _groups(pid)]
+
+    def reboot(self) -> None:
+        """All processes end at once, the run folder is empty, the boot id is another: as the host's reboot leaves it.
+
+        Firewall rules and links of the old "boot" go with the network namespace's content.
+        """
+        for pid in self.processes():
+            if pid not in [process.pid for process in self._registries]:
+                os.kill(pid, signal.SIGKILL)
+        _until(lambda: not self.vmms(), 20, "killed virtual machines are gone")
+        for mount in reversed(self._mountpoints(self.run_folder)):
+            self.run(["umount", "-l", mount])
+        shutil.rmtree(self.run_folder)
+        self._forget_network()
+        self._change_boot_id()
+
+    def _forget_network(self) -> None:
+        self.run(["nft", "flush", "ruleset"])  # of the platform's namespace
+        links = json.loads(self.run(["ip", "-j", "link"]).stdout)
+        for row in links:
+            if row["ifname"] != "lo":
+                self.run(["ip", "link", "delete", row["ifname"]], check=False)
+        for path in leftovers.CLAIMS.glob("*-*-*"):
+            if str(self.state) in path.read_text():
+                path.unlink()
+
+    def _change_boot_id(self) -> None:
+        """In a mount namespace of the platform's own, in which all its commands run from now on."""
+        new = self.folder / "boot-id"
+        new.write_text(f"{uuid.uuid4()}\n")
+        if self._mounts is None:
+            command = ["unshare", "--mount", "--propagation", "slave", "sleep", "infinity"]
+            self._mounts = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+            ours, theirs = Path("/proc/self/ns/mnt").readlink(), Path(f"/proc/{self._mounts.pid}/ns/mnt")
+            _until(lambda: theirs.readlink() != ours, 5, "the mount namespace is there")
+        self.run(["mount", "--bind", str(new), "/proc/sys/kernel/random/boot_id"])
 
     def start_registry(self, port: int = 5000) -> str:
         """A real registry inside the namespace; `localhost:PORT`."""
@@ -165,28 +208,64 @@ class Platform:
             if path.is_file():
                 shutil.copy(path, target / "-".join(path.relative_to(self.folder).parts))
 
+    def leftovers(self, *kept: str) -> list[str]:
+        """What there is on the host for other pods than those with the uids `kept`. Empty if nothing leaks."""
+        names = {*kept, *leftovers.pod_ids(self._boot_ids())}
+        rules = self.run(["sh", "-c", "iptables-save; nft list ruleset"], check=False).stdout.splitlines()
+        return [
+            *(f"VMM {pid}" for pid in self.vmms() if leftovers.strangers(_groups(pid), names)),
+            *(f"rule {line.strip()}" for line in rules if leftovers.strangers(line, names)),
+            *self._surplus_links(len(kept)),
+            *leftovers.mounts(self._mountinfo(), self.folder, names),
+            *leftovers.groups(self.cgroup, names),
+            *leftovers.claims(self.state, names),
+            *leftovers.files(self.state, self.run_folder, names),
+            *leftovers.unfinished(self.state),
+        ]
+
+    def _boot_ids(self) -> str:
+        return self.run(["cat", "/proc/sys/kernel/random/boot_id"]).stdout
+
+    def _surplus_links(self, most: int) -> list[str]:
+        rows = json.loads(self.run(["ip", "-j", "link"], check=False).stdout or "[]")
+        found = [row["ifname"] for row in rows if row["ifname"] not in ("lo", "cuboid0")]
+        return [f"links {found} for {most} pods"] if len(found) > most else []
+
+    def _mountinfo(self) -> list[str]:
+        seen = [Path("/proc/self/mountinfo").read_text()]
+        if self._mounts:
+            seen.append(Path(f"/proc/{self._mounts.pid}/mountinfo").read_text())
+        return "".join(seen).splitlines()
+
+    def _mountpoints(self, below: Path) -> list[str]:
+        return [line.split()[4] for line in self._mountinfo() if line.split()[4].startswith(f"{below}/")]
+
     def close(self) -> None:
         """Stop everything; AssertionError naming what is left."""
         down = self.cuboid("down", timeout=120, check=False)
         for process in self._registries:
             _end(process)
         left = self._left()
+        if self._mounts:
+            _end(self._mounts)
+            self._mounts = None
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         subprocess.run(["ip", "netns", "delete", self.netns], check=False, capture_output=True, timeout=20)
-        for mount in reversed(_mounts(str(self.folder))):
+        for mount in reversed([line.split()[4] for line in self._mountinfo() if str(self.folder) in line]):
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=20)
         shutil.rmtree(self.folder, ignore_errors=True)
+        for group in leftovers.own_groups(self.cgroup):
+            with suppress(OSError):  # not empty: said below
+                group.rmdir()
         assert down.returncode == 0, f"cuboid down: {down.stdout}{down.stderr}"
         assert not left, f"left behind: {left}"
 
     def _left(self) -> list[str]:
         """What should not be there when the platform is down."""
         left = [f"process {pid}: {_command(pid)}" for pid in self.processes()]
-        left += [f"mount {mount}" for mount in _mounts(str(self.folder))]
-        links = self.run(["ip", "-j", "link"], check=False).stdout or "[]"
-        left += [f"link {row['ifname']}" for row in json.loads(links) if row["ifname"] not in ("lo", "cuboid0")]
-        return left
+        left += [f"mount {mount}" for mount in self._mountpoints(self.run_folder)]
+        return left + self._surplus_links(0) + leftovers.groups(self.cgroup, set())
 
 
 @contextmanager
@@ -206,23 +285,26 @@ def platform(label: str = "platform", **settings: str) -> Iterator[Platform]:
         place.close()
 
 
-def _belongs(entry: Path, needle: str) -> bool:
+def _belongs(entry: Path, needles: set[str]) -> bool:
     try:
-        return any(needle.encode() in (entry / name).read_bytes() for name in ("cmdline", "environ"))
+        text = b"".join((entry / name).read_bytes() for name in ("cmdline", "environ", "cgroup"))
     except OSError:
         return False
+    return any(needle.encode() in text for needle in needles)
 
 
 def _command(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:4096]
     except OSError:
-        return "gone"
+        return ""
 
 
-def _mounts(below: str) -> list[str]:
-    rows = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [row for row in rows if row.startswith(below)]
+def _groups(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return ""
 
 
 def _run(command: list[str]) -> None:
