@@ -66,7 +66,7 @@ def commands_page() -> str:
             names = (
                 ", ".join(f"`{name}`" for name in row.opts)
                 if row.param_type_name == "option"
-                else f"`{row.human_readable_name}`"
+                else f"`{row.metavar or row.name}`"
             )
             lines.append(f"| {names} | {(getattr(row, 'help', '') or '').replace('|', '/')} |")
         lines += [""] if rows else []
