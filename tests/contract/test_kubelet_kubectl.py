@@ -179,7 +179,7 @@ async def test_attach_shows_what_comes_and_takes_what_is_typed(cluster: Cluster)
         terminal.close()
 
 
-async def test_port_forward_carries_many_connections_and_lives_on_after_a_refused_one(cluster: Cluster) -> None:
+async def test_port_forward_carries_many_connections_at_once(cluster: Cluster) -> None:
     process = await cluster.start("port-forward", "web", ":80")
     assert process.stdout
     try:
