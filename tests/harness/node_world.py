@@ -295,7 +295,8 @@ class Host:
         return Tools(
             settings=settings, driver=self.driver, network=self.network, disks=self.disks, images=self.images,
             objects=self.objects, api=self.api, recorder=self.recorder, refresher=VolumeRefresher(self.objects),
-            guest=_client, boot=Boot(self.kernel, self.kernel), gate=BootGate(4), clock=SystemClock(), node="node",
+            guest=_client, boot=Boot(self.kernel, self.kernel), small_boot=Boot(self.kernel, self.kernel),
+            gate=BootGate(4), clock=SystemClock(), node="node",
             host_ip="192.0.2.1", cpus=2,
         )  # fmt: skip
 

@@ -109,7 +109,8 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
     tools = Tools(
         settings=settings, driver=driver, network=parts.network(paths), disks=parts.disks(paths),
         images=parts.images(paths), objects=objects, api=api, recorder=recorder, refresher=refresher,
-        guest=parts.guest, boot=parts.boot(settings), gate=BootGate(settings.boot_slots(accel)), clock=clock,
+        guest=parts.guest, boot=parts.boot(settings), small_boot=parts.boot(settings, small=True),
+        gate=BootGate(settings.boot_slots(accel)), clock=clock,
         node=name, host_ip=settings.address, cpus=os.cpu_count() or 1,
     )  # fmt: skip
     daemon = NodeDaemon(tools, paths.state)

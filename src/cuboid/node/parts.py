@@ -36,13 +36,14 @@ from cuboid.vmm.settings import VmmSettings
 log = get_log(__name__)
 
 
-def boot(settings: NodeSettings) -> Boot:
-    """The kernel and initramfs that pods boot. UnsupportedError if they have not been built."""
+def boot(settings: NodeSettings, *, small: bool = False) -> Boot:
+    """The kernel and initramfs that pods boot, `small` with few modules. UnsupportedError if they are not built."""
     if settings.kernel and settings.initramfs:
         return Boot(Path(settings.kernel), Path(settings.initramfs), settings.cmdline)
     assets = guest_assets()
     kernel = Path(settings.kernel) if settings.kernel else assets.kernel
-    return Boot(kernel, Path(settings.initramfs) if settings.initramfs else assets.initramfs, settings.cmdline)
+    built = assets.small if small else assets.initramfs
+    return Boot(kernel, Path(settings.initramfs) if settings.initramfs else built, settings.cmdline)
 
 
 async def driver(paths: Paths, settings: NodeSettings) -> Driver:

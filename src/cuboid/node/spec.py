@@ -17,6 +17,7 @@ from cuboid.vmm.base import Disk
 WRITABLE = "rw"
 CLUSTER_DOMAIN = "cluster.local"
 MAX_NAMESERVERS, MAX_SEARCH = 3, 32  # resolv.conf(5), Kubernetes' limits
+POWERFUL = {"ALL", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE"}
 HOSTNAME_LIMIT = 63
 DEFAULT_VOLUME_BYTES = 1 << 30
 
@@ -70,6 +71,20 @@ def port_mappings(pod: Pod) -> tuple[PortMapping, ...]:
     """The published ports of all containers."""
     ports = [p for c in [*pod.spec.init_containers, *pod.spec.containers] for p in c.ports if p.host_port]
     return tuple(PortMapping(p.host_port, p.container_port, p.protocol.lower(), p.host_ip) for p in ports)
+
+
+def needs_all_modules(pod: Pod) -> bool:
+    """Whether the guest may need kernel modules beyond those for disks, network and FUSE: NFS, netfilter, bridges."""
+    if any(volume.nfs is not None for volume in pod.spec.volumes):
+        return True
+    contexts = [c.security_context for c in [*pod.spec.init_containers, *pod.spec.containers] if c.security_context]
+    added = {name.upper().removeprefix("CAP_") for c in contexts if c.capabilities for name in c.capabilities.add}
+    sysctls = pod.spec.security_context.sysctls if pod.spec.security_context else []
+    return (
+        any(context.privileged for context in contexts)
+        or bool(added & POWERFUL)
+        or any(sysctl.name.startswith(("net.bridge.", "net.netfilter.")) for sysctl in sysctls)
+    )
 
 
 def hostname(pod: Pod) -> str:

@@ -235,6 +235,21 @@ def test_published_ports_of_all_containers() -> None:
     assert (port.host_port, port.container_port, port.protocol, port.host_ip) == (8080, 80, "udp", "")
 
 
+@pytest.mark.parametrize(
+    ("pod", "needed"),
+    [
+        (make_pod(), False),
+        (make_pod({"name": "a", "securityContext": {"privileged": True}}), True),
+        (make_pod({"name": "a", "securityContext": {"capabilities": {"add": ["cap_net_admin"]}}}), True),
+        (make_pod({"name": "a", "securityContext": {"capabilities": {"add": ["NET_RAW"]}}}), False),
+        (make_pod(volumes=[{"name": "v", "nfs": {"server": "s", "path": "/"}}]), True),
+        (make_pod(securityContext={"sysctls": [{"name": "net.bridge.x", "value": "1"}]}), True),
+    ],
+)
+def test_only_pods_that_may_need_more_modules_boot_with_all(pod: Pod, needed: bool) -> None:
+    assert spec.needs_all_modules(pod) == needed
+
+
 # --- size ------------------------------------------------------------------------------------------------------------
 
 SETTINGS = NodeSettings(guest_overhead_mib=96, container_mib=128)

@@ -59,8 +59,9 @@ async def _spec(work: PodWork, attempt: int) -> VmSpec:
         use.volume: await tools.disks.acquire_volume(namespace, use.name, work.uid, use.size_bytes)
         for use in spec.named_volumes(work.pod)
     }
+    boot = tools.boot if spec.needs_all_modules(work.pod) else tools.small_boot
     return VmSpec(
-        id=vm_id(work.uid, attempt), boot=tools.boot, vcpus=size.vcpus, memory_mib=size.memory_mib,
+        id=vm_id(work.uid, attempt), boot=boot, vcpus=size.vcpus, memory_mib=size.memory_mib,
         disks=spec.disks(spec.devices(work.pod, images), images, writable, volumes),
         nics=(Nic(attachment.tap, attachment.mac, attachment.mtu),), netns=attachment.netns,
         limits=HostLimits(

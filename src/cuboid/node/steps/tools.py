@@ -47,6 +47,7 @@ class Tools:
     refresher: VolumeRefresher
     guest: GuestFactory
     boot: Boot
+    small_boot: Boot  # for pods that need no modules but the most common: less memory, and faster
     gate: BootGate
     clock: Clock
     node: str
