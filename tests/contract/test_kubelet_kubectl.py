@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from cuboid.guest import agent_pb2 as pb
-from cuboid.guest.fake_wire import FakeStream
 from cuboid.kube.client import MERGE, NODES, PODS, KubeClient
 from tests.harness.kube_server import node, serving
 from tests.harness.kubelet_rig import KubeletRig, kubelet
@@ -115,20 +113,12 @@ class Terminal:
 
 
 async def test_exec_on_a_terminal_has_its_keys_size_and_exit_code(cluster: Cluster) -> None:
-    sizes: asyncio.Queue[pb.Resize] = asyncio.Queue()
-    plain = cluster.rig.agent._do_resize
-
-    async def noting(call: pb.Resize, _: FakeStream) -> pb.Reply:
-        sizes.put_nowait(call)
-        return await plain(call, _)
-
-    cluster.rig.agent._do_resize = noting  # type: ignore[method-assign]
     terminal = Terminal(33, 101)
     process = await cluster.start("exec", "-it", "web", "-c", "main", "--", "menu", tty=terminal.theirs)
     try:
         await terminal.shows(b"ready")
-        size = await asyncio.wait_for(sizes.get(), SECONDS)
-        assert (size.rows, size.cols) == (33, 101)
+        call = cluster.rig.execs.calls[-1]
+        assert (call.tty, call.rows, call.cols) == (True, 33, 101)
         terminal.type(b"a")
         await terminal.shows(b"key a")
         terminal.type(b"q")
@@ -137,7 +127,6 @@ async def test_exec_on_a_terminal_has_its_keys_size_and_exit_code(cluster: Clust
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         terminal.close()
-    assert cluster.rig.execs.calls[-1].tty
 
 
 async def test_logs_in_their_usual_forms(cluster: Cluster) -> None:

@@ -133,6 +133,7 @@ async def test_the_size_of_the_terminal_reaches_the_guest(rig: KubeletRig) -> No
 
     rig.agent._do_resize = noting  # type: ignore[method-assign]
     async with rig.socket("/exec/default/web/main?stdin=true&stdout=true&tty=true&command=cat") as socket:
+        await say(socket, 4, b'{"Width":80,"Height":24}')
         await say(socket, 4, b'{"Width":120,"Height":40}')
         got = await asyncio.wait_for(resized.get(), 5)
         assert (got.rows, got.cols, bool(got.stream)) == (40, 120, True)
@@ -141,7 +142,8 @@ async def test_the_size_of_the_terminal_reaches_the_guest(rig: KubeletRig) -> No
             while True:
                 await asyncio.wait_for(socket.recv(), 5)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1002
-    assert rig.execs.calls[0].tty
+    first = rig.execs.calls[0]
+    assert (first.tty, first.rows, first.cols) == (True, 24, 80)
 
 
 async def test_old_clients_get_the_old_protocol(rig: KubeletRig) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuboid.kube.streaming.command import Channels, Result, serve_command, terminal_size
+from cuboid.kube.streaming.command import Channels, Result, first_size, serve_command, terminal_size
 from cuboid.kube.streaming.portforward import parse_port
 from cuboid.kube.streaming.socket import DisconnectedError, choose
 
@@ -123,6 +123,16 @@ async def test_a_program_that_takes_no_more_stdin_goes_on() -> None:
     socket = Socket([b"\x00x", b"\x00y"])
     await serve(socket, Deaf(), Channels(stdin=True))
     assert socket.closed == 1000
+
+
+async def test_the_first_size_is_taken_and_any_other_first_message_is_not_lost() -> None:
+    sized = Socket([b'\x04{"Width":80,"Height":24}', b"\x00x"])
+    rest, size = await first_size(sized, "v5.channel.k8s.io")
+    assert (size, await rest.receive()) == ((24, 80), b"\x00x")
+    rest, size = await first_size(Socket([b"\x00x", b"\x00y"]), "v5.channel.k8s.io")
+    assert (size, await rest.receive(), await rest.receive()) == ((0, 0), b"\x00x", b"\x00y")
+    _, size = await first_size(Socket(), "v5.channel.k8s.io")
+    assert size == (0, 0)
 
 
 async def test_base64_is_text_both_ways() -> None:

@@ -32,6 +32,7 @@ PROBE_SECONDS = 10.0  # while stdin is blocked, whether the client still lives i
 RESIZE_LIMIT = 200  # bytes
 TERMINAL_LIMIT = 65_535  # rows, columns
 STATUS_SECONDS = 10.0
+FIRST_SIZE_SECONDS = 0.25
 
 
 class Command(Protocol):
@@ -206,6 +207,43 @@ class _Session:
             await self._command.stdin(data)
         except BrokenPipeError:
             self._stdin_open = False
+
+
+class _Replayed:
+    """A socket whose first message was read before."""
+
+    def __init__(self, socket: Socket, message: bytes | str) -> None:
+        self._socket = socket
+        self._message: bytes | str | None = message
+
+    async def receive(self) -> bytes | str:
+        if self._message is not None:
+            message, self._message = self._message, None
+            return message
+        return await self._socket.receive()
+
+    async def send(self, message: bytes | str) -> None:
+        await self._socket.send(message)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self._socket.close(code, reason)
+
+
+async def first_size(socket: Socket, protocol: str) -> tuple[Socket, tuple[int, int]]:
+    """(rows, columns) with which a client on a terminal begins, (0, 0) if it does not; and the socket to go on with.
+
+    A program that asks for the size at once should get it: so it is started when the size is known, or after a moment.
+    """
+    try:
+        async with asyncio.timeout(FIRST_SIZE_SECONDS):
+            message = await socket.receive()
+    except TimeoutError:
+        return socket, (0, 0)
+    with suppress(ValueError):
+        channel, data = _Codec(protocol).decode(message)
+        if channel == RESIZE:
+            return socket, terminal_size(data)
+    return _Replayed(socket, message), (0, 0)
 
 
 def terminal_size(data: bytes) -> tuple[int, int]:

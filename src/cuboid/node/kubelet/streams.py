@@ -13,9 +13,9 @@ from cuboid.guest.base import Guest, Stream
 from cuboid.guest.errors import CommandError
 from cuboid.kube import status
 from cuboid.kube.streaming import command, portforward
-from cuboid.kube.streaming.command import STDERR, Channels, Result, serve_command
+from cuboid.kube.streaming.command import STDERR, Channels, Result, first_size, serve_command
 from cuboid.kube.streaming.portforward import serve_ports
-from cuboid.kube.streaming.socket import ServerSocket, choose
+from cuboid.kube.streaming.socket import DisconnectedError, ServerSocket, Socket, choose
 from cuboid.lib.aio import within
 from cuboid.lib.errors import ConflictError, CuboidError
 from cuboid.node.access import PodView
@@ -49,9 +49,26 @@ async def execute(socket: WebSocket, edge: Edge) -> None:
         raise status.bad_request("you must specify at least 1 command for the container, and not too many")
     call = pb.Exec(container=container, args=args, tty=channels.tty, stdin=channels.stdin)
     guest = view.guest()
+    if channels.tty:
+        await _on_terminal(socket, protocol, channels, guest, call)
+        return
     async with await within(GUEST_SECONDS, guest.exec(call), "starting a command in the guest") as stream:
         await socket.accept(subprotocol=protocol)
         await serve_command(ServerSocket(socket), protocol, channels, GuestCommand(guest, stream, args))
+
+
+async def _on_terminal(socket: WebSocket, protocol: str, channels: Channels, guest: Guest, call: pb.Exec) -> None:
+    """The client's first message is the size that the terminal is to have from the start."""
+    await socket.accept(subprotocol=protocol)
+    client: Socket = ServerSocket(socket)
+    try:
+        client, (call.rows, call.cols) = await first_size(client, protocol)
+        async with await within(GUEST_SECONDS, guest.exec(call), "starting a command in the guest") as stream:
+            await serve_command(client, protocol, channels, GuestCommand(guest, stream, list(call.args)))
+    except DisconnectedError:
+        return
+    except CuboidError as error:
+        await client.close(1011, str(error))
 
 
 @refusing
