@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator
@@ -78,10 +79,11 @@ def pieces(message: bytes) -> Iterator[tuple[int, memoryview]]:
 
 
 class _Buffer:
-    """Bytes between `start` and `end` of a fixed array: read into at the end, taken from the start, never grown."""
+    """Bytes between `start` and `end` of a piece of memory: read into at the end, taken from the start, never grown."""
 
     def __init__(self, size: int = BUFFER) -> None:
-        self.bytes = bytearray(size)
+        # Pages are given when they are first written to: a quiet guest costs two of them, not all.
+        self.bytes = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.view = memoryview(self.bytes)
         self.start = 0
         self.end = 0
