@@ -84,7 +84,7 @@ pub fn prepare() -> Outcome<()> {
 /// Becomes the program; the root is the container's by now.
 pub fn become_program(program: &Program, stdio: &Stdio) -> Outcome<Infallible> {
     let identity = find_identity(&program.user)?;
-    let environment = with_defaults(&program.env, &identity.home);
+    let environment = with_defaults(&program.env, &identity.home, matches!(stdio, Stdio::Terminal(_)));
     enter_folder(&program.cwd, &identity)?;
     for (resource, soft, hard) in limits::resolve(&program.rlimits)? {
         let what = || format!("setting limit {resource} to {soft}, {hard}");
@@ -112,8 +112,8 @@ fn find_identity(wanted: &pb::User) -> Outcome<Identity> {
     user::identify(wanted, &text("/etc/passwd"), &text("/etc/group"))
 }
 
-/// The environment with PATH and HOME, and the later of two values of one name.
-fn with_defaults(env: &[String], home: &str) -> Vec<String> {
+/// The environment with PATH and HOME, TERM for a terminal, and the later of two values of one name.
+fn with_defaults(env: &[String], home: &str, terminal: bool) -> Vec<String> {
     let mut found: Vec<String> = Vec::with_capacity(env.len() + 2);
     let mut places = std::collections::HashMap::new();
     for entry in env {
@@ -126,8 +126,9 @@ fn with_defaults(env: &[String], home: &str) -> Vec<String> {
             }
         }
     }
-    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", home)] {
-        if !places.contains_key(name) {
+    let wanted = [("PATH", DEFAULT_PATH), ("HOME", home), ("TERM", "xterm")];
+    for (name, value) in &wanted[..if terminal { 3 } else { 2 }] {
+        if !places.contains_key(*name) {
             found.push(format!("{name}={value}"));
         }
     }
@@ -255,9 +256,9 @@ mod tests {
 
     #[test]
     fn path_and_home_are_there_and_the_last_value_counts() {
-        let env = with_defaults(&owned(&["A=1", "B=2", "A=3"]), "/root");
+        let env = with_defaults(&owned(&["A=1", "B=2", "A=3"]), "/root", false);
         assert_eq!(env, ["A=3", "B=2", &format!("PATH={DEFAULT_PATH}"), "HOME=/root"]);
-        assert_eq!(with_defaults(&owned(&["PATH=/x", "HOME=/h"]), "/root"), ["PATH=/x", "HOME=/h"]);
+        assert_eq!(with_defaults(&owned(&["PATH=/x", "HOME=/h"]), "/root", true), ["PATH=/x", "HOME=/h", "TERM=xterm"]);
     }
 
     #[test]

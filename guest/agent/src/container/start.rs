@@ -111,25 +111,14 @@ fn launch_mounted(
     volumes: Vec<VolumeMount>,
     begin: u64,
 ) -> Outcome<Rc<Container>> {
-    let name = if call.cgroup_name.is_empty() { &call.name } else { &call.cgroup_name };
-    check_name(name)?;
     let resources = call.resources.unwrap_or_default();
-    let cgroup = Cgroup::create(&format!("{name}.{}", call.attempt), &resources)?;
+    // The name tells whose process the kernel's log speaks of (see `oom`).
+    let cgroup = Cgroup::create(&format!("{}.{}", call.name, call.attempt), &resources)?;
     let terminals = Terminals::create()?;
     let (stdio, mut ends, console) = open_stdio(&call, &terminals)?;
     // The container alone holds it, so that it can be closed.
     let stdin = ends.stdin.take().filter(|_| call.stdin);
-    let view = View {
-        root: layers.root(),
-        devpts: terminals.instance.try_clone().context("sharing the terminals")?,
-        console,
-        shm: pod.shm.clone(),
-        security: program.security.clone(),
-        volumes,
-        tmpfs: call.tmpfs.clone(),
-        devices: call.devices.clone(),
-        files: own_files(pod, &call)?,
-    };
+    let view = view_of(pod, &call, layers, &terminals, console, volumes)?;
     let hostname = Some(call.hostname.clone()).filter(|name| !name.is_empty() && *name != pod.hostname);
     let mounted = now_ns();
     let cgroup_fd = cgroup.open().context("opening the container's cgroup")?;
@@ -141,12 +130,6 @@ fn launch_mounted(
     drop(stdio);
     let forked = now_ns();
     let log = agent.containers.log_or_new(&call.name, || pod.new_log(&call.name));
-    let has_probe = |kind: pb::probe::Kind| call.probes.iter().any(|probe| probe.kind() == kind);
-    let health = Health {
-        started: !has_probe(pb::probe::Kind::Startup),
-        ready: !has_probe(pb::probe::Kind::Readiness),
-        live: true,
-    };
     let spawn::Spawned { pid, pidfd, ended, errors } = spawned;
     let container = Rc::new(Container {
         pid,
@@ -162,7 +145,7 @@ fn launch_mounted(
         stdin: RefCell::new(stdin),
         output: ends.stdout.clone(),
         listeners: RefCell::default(),
-        health: Cell::new(health),
+        health: Cell::new(first_health(&call)),
         call,
     });
     agent.containers.insert(container.clone());
@@ -170,6 +153,33 @@ fn launch_mounted(
     let life = Life { agent: agent.clone(), container: container.clone(), ends, phases, forked };
     spawn_local(life.run(errors, ended));
     Ok(container)
+}
+
+fn view_of(
+    pod: &Pod,
+    call: &pb::StartContainer,
+    layers: &Layers,
+    terminals: &Terminals,
+    console: Option<u32>,
+    volumes: Vec<VolumeMount>,
+) -> Outcome<View> {
+    Ok(View {
+        root: layers.root(),
+        devpts: terminals.instance.try_clone().context("sharing the terminals")?,
+        console,
+        shm: pod.shm.clone(),
+        security: call.security.clone().unwrap_or_default(),
+        volumes,
+        tmpfs: call.tmpfs.clone(),
+        devices: call.devices.clone(),
+        files: own_files(pod, call)?,
+    })
+}
+
+/// What counts until a probe has spoken: without one, all is well.
+fn first_health(call: &pb::StartContainer) -> Health {
+    let has_probe = |kind: pb::probe::Kind| call.probes.iter().any(|probe| probe.kind() == kind);
+    Health { started: !has_probe(pb::probe::Kind::Startup), ready: !has_probe(pb::probe::Kind::Readiness), live: true }
 }
 
 fn program_of(call: &pb::StartContainer) -> Program {
