@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,8 +29,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Platform]:
-    settings = {"CUBOID_VMM_ACCEL": "tcg", "CUBOID_NODE_BACKOFF": "1", "CUBOID_NODE_RETRY": "1"}
-    with platform("node", **settings) as made:
+    with platform("node", CUBOID_VMM_ACCEL="tcg", CUBOID_NODE_BACKOFF="1", CUBOID_NODE_RETRY="1") as made:
         folder = made.folder / "image"
         folder.mkdir()
         made.cuboid("image", "import", str(demo_layout(folder)))
@@ -209,4 +210,37 @@ def test_an_exit_while_no_agent_ran_is_told_afterwards(place: Platform) -> None:
     pod = place.wait("gone", ended)
     assert pod["status"]["reason"] == "VMMDied"
     delete(place, "gone")
+    until_nothing_left(place)
+
+
+def test_after_a_reboot_of_the_host_pods_start_again_and_nothing_of_before_is_left(place: Platform) -> None:
+    apply(place, "boot")
+    pod = place.wait("boot", ready)
+    place.kill_daemon("cuboid-node")
+    for vmm in vmms(place):
+        os.kill(vmm, signal.SIGKILL)
+    for namespace in place.run_folder.glob("netns/*"):  # all that is in the run folder goes with the host's memory
+        subprocess.run(["umount", namespace], check=True, timeout=10)
+    shutil.rmtree(place.run_folder / "netns")
+    record = place.state / "pods" / pod["metadata"]["uid"] / "record.json"
+    record.write_text(re.sub(r'"boot_id":"[^"]*"', '"boot_id":"the boot before"', record.read_text()))
+    place.up()
+    again = place.wait("boot", lambda pod: app(pod)["restartCount"] == 1 and ready(pod))
+    assert app(again)["lastState"]["terminated"]["reason"] == "HostRebooted"
+    delete(place, "boot")
+    until_nothing_left(place)
+
+
+def test_down_ends_every_vm_and_up_starts_pods_by_their_policy(place: Platform) -> None:
+    apply(place, "always")
+    apply(place, "once", restartPolicy="Never")
+    place.wait("always", ready)
+    place.wait("once", ready)
+    place.cuboid("down")
+    until(lambda: not vmms(place), "a VMM is left")
+    place.up()
+    place.wait("always", lambda pod: app(pod)["restartCount"] == 1 and ready(pod))
+    assert place.wait("once", ended)["status"]["reason"] == "NodeDown"
+    for name in ("always", "once"):
+        delete(place, name)
     until_nothing_left(place)
