@@ -38,6 +38,7 @@ async def recover(tools: Tools, worker: PodWorker, record: Record, *, boot_id: s
     if vm is not None and record.sandbox.machine.stage in (VmStage.CREATING, VmStage.SETTING_UP, VmStage.UP):
         machine.watch(worker.work, vm, record.sandbox.machine.attempt)
     worker.work.vm = vm
+    worker.work.timeline.note("the node agent was started again during this start")
     worker.post(
         ev.Recovered(
             at=tools.clock.now(),
@@ -80,13 +81,13 @@ async def _network(tools: Tools, worker: PodWorker, rebooted: bool) -> bool:
 
 async def clean(tools: Tools, workers: Iterable[PodWorker]) -> None:
     """Remove what no pod on record owns. What fails is logged and left to the next start."""
-    known = {worker.uid: worker.state for worker in workers}
-    vms = {vm_id(uid, state.machine.attempt) for uid, state in known.items()}
+    workers = list(workers)
+    known = {worker.uid for worker in workers}
     steps = {
-        "VMs": _clean_vms(tools, vms),
-        "network": _clean_network(tools, set(known)),
-        "disks": _clean_disks(tools, set(known)),
-        "images": _clean_images(tools, set(known)),
+        "VMs": _clean_vms(tools, workers),
+        "network": _clean_network(tools, known),
+        "disks": _clean_disks(tools, known),
+        "images": _clean_images(tools, known),
     }
     await gather_all(*(_logged(what, step) for what, step in steps.items()))
 
@@ -100,11 +101,17 @@ async def _logged(what: str, step: Awaitable[list[str]]) -> None:
         log.warning("leftovers not removed", what=what, error=str(error))
 
 
-async def _clean_vms(tools: Tools, known: set[str]) -> list[str]:
-    left = await tools.driver.leftovers(known)
-    for found in left:
-        await tools.driver.clean(found)
-    return left
+async def _clean_vms(tools: Tools, workers: list[PodWorker]) -> list[str]:
+    removed = []
+    for found in await tools.driver.leftovers(_present_vms(workers)):
+        if found not in _present_vms(workers):  # pods found again may have begun a new VM meanwhile
+            await tools.driver.clean(found)
+            removed.append(found)
+    return removed
+
+
+def _present_vms(workers: list[PodWorker]) -> set[str]:
+    return {vm_id(worker.uid, worker.state.machine.attempt) for worker in workers}
 
 
 async def _clean_network(tools: Tools, known: set[str]) -> list[str]:

@@ -98,6 +98,11 @@ class PodWorker:
         guest = self.work.guest
         return self.state.machine.stage is VmStage.UP and (guest is None or not guest.connected)
 
+    @property
+    def connecting(self) -> bool:
+        """There is a VM, and its agent is about to be spoken with."""
+        return self.work.vm is not None and self.state.machine.stage is VmStage.SETTING_UP
+
     def unreachable(self) -> ev.VmEnded:
         attempt, text = self.state.machine.attempt, "the guest's agent does not answer"
         return ev.VmEnded(at=self._tools.clock.now(), attempt=attempt, cause="GuestUnreachable", detail=text)
@@ -161,6 +166,7 @@ class PodWorker:
         else:
             if isinstance(instruction, do.CreateVm) and instruction.attempt:
                 self.work.timeline.restart()
+                self.work.timeline.note(f"start {instruction.attempt + 1} of the pod's machine")
             self._performer.perform(instruction)
 
     def _set_timer(self, at: float) -> None:

@@ -9,6 +9,7 @@ from cuboid.node.sandbox import containers, ending, resources
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.draft import Draft, backoff, changed
+from cuboid.node.sandbox.plan import Role
 from cuboid.node.sandbox.state import Cause, Ended, Hook, Part, Run, RunStage, Stage, VmStage, Why
 
 DIED = "the pod's machine ended"
@@ -53,7 +54,7 @@ def _updated(draft: Draft, event: ev.Updated) -> None:
 
 def _restart(draft: Draft) -> None:
     for run in draft.state.runs:
-        if draft.state.container(run.name).role != "app":
+        if draft.state.container(run.name).role is not Role.APP:
             continue
         if run.stage is RunStage.RUNNING:
             containers.stop(draft, run, Why.RESTART, draft.now + draft.state.plan.grace)
