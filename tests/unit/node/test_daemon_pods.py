@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cuboid.guest.fake import Script
+from cuboid.kube.types import config_map
 from cuboid.lib.errors import ConflictError, NotFoundError, UnavailableError
 from tests.harness.node_world import Host, container, ready
 
@@ -186,8 +187,6 @@ async def test_a_pod_that_ended_before_is_not_run_again(host: Host) -> None:
 
 
 async def test_a_missing_config_map_is_waited_for(host: Host) -> None:
-    from cuboid.kube.types import config_map
-
     host.api.put(host.pod(volumes=[{"name": "c", "configMap": {"name": "conf"}}]))
     async with host.agent_running():
         await host.api.until(lambda: any(reason == "FailedMount" for reason, _ in host.recorder.events))

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from cuboid.node.sandbox import events as ev
+from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox import state as st
+from cuboid.node.sandbox.plan import plan
 from tests.harness.node import World, make_pod
 
 HOOKED = {
@@ -108,14 +110,10 @@ def _succeeds(world: World) -> None:
 
 def _is_deleted(world: World) -> None:
     world.admit()
-    from cuboid.node.sandbox.plan import plan
-
     world.send(ev.Updated(at=world.now, plan=plan(world.pod), deleted_grace=30.0))
 
 
 def _is_deleted_while_starting(world: World) -> None:
-    from cuboid.node.sandbox.plan import plan
-
     world.send(ev.Admitted(at=world.now))
     for _ in range(4):
         world.act()
@@ -123,8 +121,6 @@ def _is_deleted_while_starting(world: World) -> None:
 
 
 def _is_stopped(world: World) -> None:
-    from cuboid.node.sandbox.plan import plan
-
     world.admit()
     stopped = make_pod(HOOKED, inits=(SIDE,), annotations={"cuboid.dev/state": "stopped"})
     world.send(ev.Updated(at=world.now, plan=plan(stopped)))
@@ -207,3 +203,25 @@ def test_two_interruptions_are_no_worse_than_one(story: str) -> None:
             world.act()
         world.interrupt().advance(5)
         assert _outcome(world) == _outcome(undisturbed)
+
+
+def test_a_vm_whose_handle_was_never_written_is_ended_by_its_id_and_another_is_made() -> None:
+    world = World(make_pod())
+    world.send(ev.Admitted(at=world.now))
+    while world.vm is None:
+        world.act()
+    world.todo.clear()
+    world.queue.clear()
+    world.send(ev.Recovered(at=world.now, network=True, disk=True, vm=False))
+    world.settle()
+    assert do.KillVm(0) in world.trace
+    assert world.run().stage is st.RunStage.RUNNING and world.vm == 1
+
+
+def test_what_is_found_of_a_pod_that_was_taken_down_is_told_as_such() -> None:
+    world = World(make_pod(restartPolicy="Never")).admit()
+    world.vm, world.set_up, world.processes, world.network = None, False, {}, False
+    world.send(ev.Recovered(at=world.now, network=False, disk=True, vm=False, rebooted=True, taken_down=True))
+    world.settle()
+    assert (world.state.phase, world.state.reason) == ("Failed", "NodeDown")
+    assert world.nothing_left()
