@@ -202,6 +202,8 @@ class World:
         self.queue.append(ev.VmCreated(at=self.now, attempt=i.attempt))
 
     def _do_Setup(self, i: do.Setup) -> None:
+        if self.vm is None:  # it has just died: the call gets no answer, the event tells
+            return
         assert self.vm == i.attempt
         self.set_up = True
         self.queue.append(ev.SetupDone(at=self.now, attempt=i.attempt, found=tuple(self._found())))
@@ -219,6 +221,8 @@ class World:
         self.queue.append(ev.VmGone(at=self.now, attempt=i.attempt))
 
     def _do_StartContainer(self, i: do.StartContainer) -> None:
+        if self.vm is None:
+            return
         assert self.set_up, "a container starts before its machine is set up"
         old = self.processes.get(i.name)
         if old is None or old.attempt < i.attempt:
