@@ -62,6 +62,9 @@ async def test_a_named_volume_is_held_by_one_pod_and_outlives_it(disks: FakeDisk
     assert await disks.acquire_volume("default", "data", "pod-1", SIZE) == path
     with pytest.raises(ConflictError, match="in use by the pod pod-1"):
         await disks.acquire_volume("default", "data", "pod-2", SIZE)
+    await disks.acquire_volume("default", "data", "pod-1", SIZE, pod="writer")
+    with pytest.raises(ConflictError, match="in use by the pod writer"):
+        await disks.acquire_volume("default", "data", "pod-2", SIZE)
     await disks.release_volumes("pod-1")
     await disks.release_volumes("pod-1")
     assert await disks.acquire_volume("default", "data", "pod-2", 2 * SIZE) == path

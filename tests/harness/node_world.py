@@ -209,8 +209,8 @@ class FileDisks(FakeDisks):
     async def create_writable(self, pod_uid: str, size_bytes: int) -> Path:
         return _touch(await super().create_writable(pod_uid, size_bytes))
 
-    async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int) -> Path:
-        return _touch(await super().acquire_volume(namespace, name, pod_uid, size_bytes))
+    async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int, *, pod: str = "") -> Path:
+        return _touch(await super().acquire_volume(namespace, name, pod_uid, size_bytes, pod=pod))
 
 
 def _touch(path: Path) -> Path:

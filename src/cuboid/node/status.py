@@ -13,6 +13,8 @@ from cuboid.node.sandbox.state import Ended, Run, RunStage, Sandbox, VmStage
 
 Raw = dict[str, Any]
 MESSAGE_LIMIT = 4096  # bytes; the API's limit for a termination message
+TOLD_AS_THEY_ARE = ("VolumeInUse", "DiskPressure")
+"""Reasons of a pod without a disk that a person can do something about; others are Kubernetes' "ContainerCreating"."""
 OURS = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready")
 
 
@@ -159,8 +161,9 @@ def _waiting(state: Sandbox, container: ContainerPlan, run: Run) -> tuple[str, s
             return reason, message
     if container.role is Role.APP and not state.initialized and len(apps(state)) < len(state.runs):
         return "PodInitializing", state.machine.message
-    obstacle = state.network.message or state.disk.message or state.machine.message
-    return "ContainerCreating", obstacle
+    if state.disk.reason in TOLD_AS_THEY_ARE:
+        return state.disk.reason, state.disk.message
+    return "ContainerCreating", state.network.message or state.disk.message or state.machine.message
 
 
 def _terminated(state: Sandbox, name: str, end: Ended | None) -> Raw:

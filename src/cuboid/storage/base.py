@@ -35,8 +35,9 @@ class Disks(Protocol):
 
     def writable_pods(self) -> set[str]: ...
 
-    async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int) -> Path:
-        """Create the named volume if missing and hold it for this pod. ConflictError naming the pod that holds it."""
+    async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int, *, pod: str = "") -> Path:
+        """Create the named volume if missing and hold it for this pod, whose name is `pod`.
+        ConflictError naming the pod that holds it."""
         ...
 
     async def release_volumes(self, pod_uid: str) -> None: ...

@@ -102,7 +102,7 @@ class LocalDisks:
         """Uids that have a writable layer, from earlier boots too: those are to be removed."""
         return {path.stem for path in self._writable.glob("*/*.ext4") if not path.name.startswith(".")}
 
-    async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int) -> Path:
+    async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int, *, pod: str = "") -> Path:
         """See `Disks.acquire_volume`. A volume that exists keeps its size. Idempotent per pod."""
         check_volume(namespace, name)
         check_uid(pod_uid)
@@ -110,13 +110,13 @@ class LocalDisks:
             record = self._records.get(namespace, name)
             if record is not None and record.holder not in ("", pod_uid):
                 raise ConflictError(
-                    f"the volume {namespace}/{name} is in use by the pod {record.holder}",
+                    f"the volume {namespace}/{name} is in use by the pod {record.used_by}",
                     hint="a named volume has one pod at a time; for several, use NFS",
                     reason="VolumeInUse",
                 )
             if record is None:
                 record = VolumeRecord(namespace, name, ext4.rounded(size_bytes), "", time.time())
-            await self._write(record.held_by(pod_uid))
+            await self._write(record.held_by(pod_uid, pod))
             await self._ensure_device(record)
             return self._device(namespace, name)
 
@@ -177,7 +177,7 @@ class LocalDisks:
             record = self._required(namespace, name)
             if record.holder:
                 raise ConflictError(
-                    f"the volume {namespace}/{name} is in use by the pod {record.holder}",
+                    f"the volume {namespace}/{name} is in use by the pod {record.used_by}",
                     hint="remove that pod first",
                     reason="VolumeInUse",
                 )

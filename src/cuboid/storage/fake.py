@@ -20,6 +20,7 @@ class FakeDisks:
         self._failures: dict[str, CuboidError] = {}
         self._writable: dict[str, Path] = {}
         self._volumes: dict[tuple[str, str], NamedVolume] = {}
+        self._names: dict[str, str] = {}  # of pods, by uid
 
     def fail(self, method: str, error: CuboidError) -> None:
         if not hasattr(self, method):
@@ -45,7 +46,7 @@ class FakeDisks:
     def writable_pods(self) -> set[str]:
         return set(self._writable)
 
-    async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int) -> Path:
+    async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int, *, pod: str = "") -> Path:
         check_volume(namespace, name)
         check_uid(pod_uid)
         self._called("acquire_volume", name)
@@ -55,9 +56,11 @@ class FakeDisks:
             volume = NamedVolume(namespace, name, device, "", 0.0)
         if volume.holder not in ("", pod_uid):
             raise ConflictError(
-                f"the volume {namespace}/{name} is in use by the pod {volume.holder}", reason="VolumeInUse"
+                f"the volume {namespace}/{name} is in use by the pod {self._names.get(volume.holder) or volume.holder}",
+                reason="VolumeInUse",
             )
         self._volumes[namespace, name] = replace(volume, holder=pod_uid)
+        self._names[pod_uid] = pod
         return volume.device.path
 
     async def release_volumes(self, pod_uid: str) -> None:
@@ -78,5 +81,8 @@ class FakeDisks:
     async def remove_volume(self, namespace: str, name: str) -> None:
         self._called("remove_volume", name)
         if holder := self.volume(namespace, name).holder:
-            raise ConflictError(f"the volume {namespace}/{name} is in use by the pod {holder}", reason="VolumeInUse")
+            raise ConflictError(
+                f"the volume {namespace}/{name} is in use by the pod {self._names.get(holder) or holder}",
+                reason="VolumeInUse",
+            )
         del self._volumes[namespace, name]

@@ -19,9 +19,14 @@ class VolumeRecord:
     size_bytes: int
     holder: str  # pod uid, "" when free
     created_at: float
+    pod: str = ""  # the holder's name, for people
 
-    def held_by(self, pod_uid: str) -> VolumeRecord:
-        return replace(self, holder=pod_uid)
+    @property
+    def used_by(self) -> str:
+        return self.pod or self.holder
+
+    def held_by(self, pod_uid: str, pod: str = "") -> VolumeRecord:
+        return replace(self, holder=pod_uid, pod=pod)
 
 
 class VolumeRecords:

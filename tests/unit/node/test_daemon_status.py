@@ -92,3 +92,11 @@ def test_an_endless_termination_message_is_cut() -> None:
     world = World(make_pod(restartPolicy="Never")).admit()
     world.send(ev.Exited(at=world.now, name="app", attempt=0, code=1, message="ü" * 10_000))
     assert len(app(shown(world))["state"]["terminated"]["message"].encode()) <= 4096
+
+
+def test_a_volume_in_use_is_told_by_its_own_reason() -> None:
+    world = World(make_pod())
+    sentence = "the volume default/data is in use by the pod other"
+    world.failures["CreateDisk"] = ev.DiskFailed(at=world.now, reason="VolumeInUse", message=sentence)
+    world.admit()
+    assert app(shown(world))["state"]["waiting"] == {"reason": "VolumeInUse", "message": sentence}

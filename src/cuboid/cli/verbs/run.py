@@ -23,7 +23,7 @@ Example: cuboid run --name web -d -p 8080:80 localhost:5000/demo/nginx:1
 """
 PROBLEMS_THAT_STAY = {
     "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
-    "CreateContainerError", "RunContainerError", "Unschedulable",
+    "CreateContainerError", "RunContainerError", "Unschedulable", "VolumeInUse", "DiskPressure",
 }  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def _detached(api: Api, pod: Object, quiet: bool, output: Format) -> int:
         pod = wait_started(api, pod, line)
     failed = failure(pod)
     if failed:
-        return _tell(pod, failed)
+        return _give_up(api, pod, failed)
     if output is Format.TABLE:
         print(pod["metadata"]["name"])
     else:
@@ -116,7 +116,7 @@ def _foreground(api: Api, pod: Object, options: manifest.RunOptions, quiet: bool
             pod = wait_started(api, pod, line)
         failed = failure(pod)
         if failed:
-            return _tell(pod, failed)
+            return _give_up(api, pod, failed)
         return _follow(api, pod, options)
     except KeyboardInterrupt:
         if not rm:
@@ -180,11 +180,9 @@ def versions(api: Api, pod: Object, seconds: float) -> Iterator[Object]:
 def wait_started(api: Api, pod: Object, line: Progress, seconds: float = 1800.0) -> Object:
     """The pod once its first container has started or something has gone wrong that will not mend itself."""
     for version in versions(api, pod, seconds):
-        word = status.word(version)
-        problem = status.problem(version)
-        line.update(_step(version, word), problem[1] if problem else "")
         if status.started(version) or failure(version):
             return version
+        line.update(_step(version, status.word(version)))
     raise AssertionError("unreachable")
 
 
@@ -207,6 +205,13 @@ def failure(pod: Object) -> tuple[str, str] | None:
 def _ran(state: Object) -> bool:
     ended = state.get("terminated", {})
     return bool(ended.get("startedAt")) and ended.get("reason") not in ("ContainerCannotRun", "StartError")
+
+
+def _give_up(api: Api, pod: Object, failed: tuple[str, str]) -> int:
+    """Say why; a pod that would be tried again later is removed: its command has failed. One that failed is kept."""
+    if pod.get("status", {}).get("phase") != "Failed":
+        _remove(api, pod["metadata"]["namespace"], pod["metadata"]["name"])
+    return _tell(pod, failed)
 
 
 def _tell(pod: Object, failed: tuple[str, str]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cuboid.images.base import Image
 from cuboid.lib.aio import within
 from cuboid.lib.errors import CuboidError, InvalidError, UnsupportedError
@@ -61,7 +63,12 @@ async def create_disk(work: PodWork, _: do.CreateDisk) -> ev.Event:
 async def _make_disks(work: PodWork) -> None:
     await work.tools.disks.create_writable(work.uid, work.size.disk_bytes)
     for use in spec.named_volumes(work.pod):
-        await work.tools.disks.acquire_volume(work.pod.metadata.namespace, use.name, work.uid, use.size_bytes)
+        await acquire(work, use)
+
+
+async def acquire(work: PodWork, use: spec.NamedVolumeUse) -> Path:
+    meta = work.pod.metadata
+    return await work.tools.disks.acquire_volume(meta.namespace, use.name, work.uid, use.size_bytes, pod=meta.name)
 
 
 async def _check_files(work: PodWork) -> None:

@@ -14,7 +14,7 @@ from cuboid.node import spec
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.steps import guest_events
-from cuboid.node.steps.host import text
+from cuboid.node.steps.host import acquire, text
 from cuboid.node.steps.work import PodWork, vm_id
 from cuboid.node.volumes import VolumeError, is_files_volume, volume_files
 from cuboid.storage import nfs
@@ -34,7 +34,6 @@ HASTY_SECONDS = 1.0  # for the logs of a VM that is ended without grace
 
 async def create_vm(work: PodWork, order: do.CreateVm) -> ev.Event:
     """Wait for a slot, make the VM, put its handle on record, start it."""
-    work.timeline.note("another start of the pod's VM") if order.attempt else None
     work.slot = await work.tools.gate.enter()
     try:
         with work.timeline.phase("vmm"):
@@ -54,11 +53,7 @@ async def _spec(work: PodWork, attempt: int) -> VmSpec:
     tools, attachment, size = work.tools, work.require_attachment(), work.size
     images = await work.require_images()
     writable = await tools.disks.create_writable(work.uid, size.disk_bytes)
-    namespace = work.pod.metadata.namespace
-    volumes = {
-        use.volume: await tools.disks.acquire_volume(namespace, use.name, work.uid, use.size_bytes)
-        for use in spec.named_volumes(work.pod)
-    }
+    volumes = {use.volume: await acquire(work, use) for use in spec.named_volumes(work.pod)}
     boot = tools.boot if spec.needs_all_modules(work.pod) else tools.small_boot
     return VmSpec(
         id=vm_id(work.uid, attempt), boot=boot, vcpus=size.vcpus, memory_mib=size.memory_mib,
