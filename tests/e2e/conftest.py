@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -18,10 +18,10 @@ def image(name: str) -> str:
     return f"{REGISTRY}/{name}:1"
 
 
-def stock(place: Platform) -> None:
+def stock(place: Platform, names: Sequence[str] = IMAGES) -> None:
     """A registry with the images of the tests."""
     place.start_registry()
-    for name in IMAGES:
+    for name in names:
         place.run([".venv/bin/python", "-m", "tools.push", str(debian_images.layout(name)), image(name)], timeout=180)
 
 

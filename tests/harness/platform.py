@@ -6,6 +6,7 @@ can use the default ports. `Platform.close` stops everything and asserts that no
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -17,15 +18,18 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from cuboid.lib.linux import netns
 from tests.harness import leftovers
+from tests.harness.api_client import ApiClient
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv/bin"
 ARTIFACTS = ROOT / "build/artifacts"
 PROBE_CACHE = ROOT / "build/probe-cache"
 Object = dict[str, Any]
+T = TypeVar("T")
 Finished = subprocess.CompletedProcess[str]
 
 
@@ -208,6 +212,25 @@ class Platform:
             if path.is_file():
                 shutil.copy(path, target / "-".join(path.relative_to(self.folder).parts))
 
+    def mount_disk(self, mib: int) -> None:
+        self.state.mkdir(mode=0o711)
+        _run(["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=711", "cuboid-test", str(self.state)])
+
+    def resize_disk(self, *, free_mib: int) -> None:
+        """Leave this much room on the disk of `mount_disk`."""
+        used = shutil.disk_usage(self.state).used >> 20
+        _run(["mount", "-o", f"remount,size={used + free_mib}m", str(self.state)])
+
+    def enter(self, work: Callable[[], T]) -> T:
+        """Do something in a thread inside the platform's network; what it has opened can be used outside too."""
+        return asyncio.run(netns.run_in(Path(f"/run/netns/{self.netns}"), work))
+
+    def api(self) -> ApiClient:
+        """A client of the platform's API; to be used inside `enter`."""
+        row = json.loads((self.state / "client.json").read_text())
+        token, authority = (Path(row[name]).read_text() for name in ("token_file", "ca_file"))
+        return ApiClient(row["server"], token.strip(), authority)
+
     def leftovers(self, *kept: str) -> list[str]:
         """What there is on the host for other pods than those with the uids `kept`. Empty if nothing leaks."""
         names = {*kept, *leftovers.pod_ids(self._boot_ids())}
@@ -269,11 +292,14 @@ class Platform:
 
 
 @contextmanager
-def platform(label: str = "platform", **settings: str) -> Iterator[Platform]:
-    """A platform that is up. `settings` are environment variables (CUBOID_NODE_…)."""
+def platform(label: str = "platform", *, disk_mib: int = 0, **settings: str) -> Iterator[Platform]:
+    """A platform that is up. `settings` are environment variables (CUBOID_NODE_…). `disk_mib` gives its state folder a
+    disk of its own (in memory), which `Platform.resize_disk` can make too small."""
     place = Platform()
     place.settings |= settings
     try:
+        if disk_mib:
+            place.mount_disk(disk_mib)
         if PROBE_CACHE.is_dir():
             shutil.copytree(PROBE_CACHE, place.state / "vmm", dirs_exist_ok=True)
         place.up()

@@ -30,6 +30,8 @@ CALL_SECONDS = 10.0
 NODE_EVERY = 6  # heartbeats between two looks at the Node object
 STOP_SECONDS = 10.0
 LEAVE_SECONDS = 2.0
+SETTLE_SECONDS = 3.0
+SETTLE_LOOK_SECONDS = 0.01
 LOOK_SECONDS = 2.0  # between two looks at which guests can be spoken with
 Edge = Coroutine[Any, Any, None]
 
@@ -75,6 +77,7 @@ class NodeDaemon:
             for name, edge in (edges or {}).items():
                 self._tasks.start(edge, name=name)
             self._tasks.start(self._tools.refresher.run(), name="volumes")
+            await self._settle()
             self._tasks.start(self._heartbeat(), name="heartbeat")
             self._tasks.start(self._look_after_guests(), name="guests")
             ready()
@@ -83,6 +86,14 @@ class NodeDaemon:
             self._tasks.start(self._watch(), name="pods")
             await stop.wait()
             await self._leave()
+
+    async def _settle(self) -> None:
+        """Before this agent calls itself ready, guests that were found again should be connected: exec works then."""
+        until = self._tools.clock.monotonic() + SETTLE_SECONDS
+        while any(worker.connecting for worker in self._workers.values()):
+            if self._tools.clock.monotonic() > until:
+                return  # one that boots may take longer
+            await asyncio.sleep(SETTLE_LOOK_SECONDS)
 
     async def _leave(self) -> None:
         """Let go of guests so that the next agent finds them at once. VMs, networks and records stay."""

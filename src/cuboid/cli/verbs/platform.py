@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 READY_TIMEOUT = 120.0  # seconds; a first start boots a kernel to see what the host can do
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 LOOK_AGAIN = 0.05  # seconds between looks while a process starts
 
 
@@ -105,10 +106,12 @@ async def _start(paths: Paths, server: str, line: Progress) -> None:
     row = {"server": server, "token_file": str(pki / "admin.token"), "ca_file": str(pki / "ca.crt")}
     write_atomic(config.client_file(paths), json.dumps(row).encode(), mode=0o600)
     _wait(paths, api_daemon, _api_answers, "the API server")
-    if not daemons.systemd_runs():
+    before: set[str] = set()
+    if not daemons.systemd_runs() and daemons.running_pid(paths, node_daemon) is None:
+        before = _heartbeats()
         await daemons.start(paths, node_daemon)
     line.update("starting the node agent", "(the first time it boots a kernel to see what this machine can do)")
-    _wait(paths, node_daemon, _node_ready, "the node")
+    _wait(paths, node_daemon, lambda: _node_ready(before), "the node")
 
 
 def _wait(paths: Paths, daemon: daemons.Daemon, ready: Any, what: str) -> None:
@@ -133,8 +136,16 @@ def _api_answers() -> bool:
     return True
 
 
-def _node_ready() -> bool:
+def _heartbeats() -> set[str]:
+    leases = Api(config.find()).get(LEASES)["items"]
+    return {str(lease.get("spec", {}).get("renewTime", "")) for lease in leases}
+
+
+def _node_ready(before: set[str]) -> bool:
+    """A node says that it is ready, in a heartbeat that is not of `before`: of an agent that was killed, say."""
     try:
+        if _heartbeats() <= before:
+            return False
         nodes = Api(config.find()).get("/api/v1/nodes")["items"]
     except (UnavailableError, UnauthorizedError):
         return False
