@@ -65,7 +65,8 @@ def _machine(spec: VmSpec, host: Host, fds: Descriptors) -> list[str]:
     if host.accel == "kvm":
         accel, cpu = f"kvm,device={_set(fds.kvm)}", "host"
     else:
-        accel, cpu = f"tcg,thread=multi,tb-size={host.translation_mib}", "max"
+        # Without erms and fsrm the guest's kernel copies in unrolled loops: TCG emulates `rep movsb` byte by byte.
+        accel, cpu = f"tcg,thread=multi,tb-size={host.translation_mib}", "max,-erms,-fsrm"
     return [
         "-M", "microvm,memory-backend=ram,pit=off,pic=off,rtc=on,isa-serial=off",
         "-global", "virtio-mmio.force-legacy=false",
