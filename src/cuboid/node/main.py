@@ -20,6 +20,7 @@ from cuboid.lib.errors import CuboidError, UnavailableError
 from cuboid.lib.log import get_log, set_up
 from cuboid.lib.paths import Paths
 from cuboid.lib.settings import load
+from cuboid.lib.systemd import notify
 from cuboid.node import parts
 from cuboid.node.daemon import NodeDaemon
 from cuboid.node.events import EventRecorder
@@ -119,7 +120,7 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
         daemon.port = port
         log.info("node agent runs", node=name, driver=f"{driver.name}/{accel}", port=port)
         edges = {"events": recorder.run(), "objects": objects.run()}
-        await daemon.run(stop, edges=edges, ready=lambda: parts.notify("READY=1"))
+        await daemon.run(stop, edges=edges, ready=lambda: notify("READY=1"))
     log.info("ended, pods run on")
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -131,13 +129,3 @@ def raise_file_limit(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     if limit < wanted:
         log.info("open files are limited by the host", limit=limit)
-
-
-def notify(state: str) -> None:
-    """Tell systemd (`Type=notify`), if it started us."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.connect("\0" + address[1:] if address.startswith("@") else address)
-        channel.sendall(state.encode())

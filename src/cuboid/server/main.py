@@ -31,6 +31,7 @@ from cuboid.lib.errors import CuboidError, UnavailableError
 from cuboid.lib.log import get_log, set_up
 from cuboid.lib.paths import Paths, write_atomic
 from cuboid.lib.settings import load
+from cuboid.lib.systemd import notify
 from cuboid.server import binder, tls
 from cuboid.server.app import make_app
 from cuboid.server.context import Context
@@ -224,13 +225,3 @@ async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
             if serving.done():
                 raise UnavailableError("the HTTP server ended at its start")
             await asyncio.sleep(0.01)
-
-
-def notify(state: str) -> None:
-    """Tell systemd (`Type=notify`), if it started us."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.connect("\0" + address[1:] if address.startswith("@") else address)
-        channel.sendall(state.encode())
