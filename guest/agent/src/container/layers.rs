@@ -10,7 +10,7 @@ use crate::reaper::Reaper;
 use crate::sys::mount;
 
 /// The folders of one attempt, and the overlay mounted from them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layers {
     /// On the writable device: `upper` and `work` are in it.
     store: PathBuf,
@@ -32,21 +32,21 @@ impl Layers {
     }
 
     /// What earlier boots of the pod's machine left on the writable device for this container, oldest attempt first.
-    /// Each is to be used under `attempt`, or removed.
-    pub fn left(writable: &str, name: &str, attempt: u32) -> Vec<Self> {
-        let mut found: Vec<(u32, PathBuf)> = fs::read_dir(format!("{writable}/containers"))
+    /// Each is to be kept for a new attempt, or removed; its root is its own attempt's, so that removing it leaves the
+    /// new one's alone.
+    pub fn left(writable: &str, name: &str) -> Vec<Self> {
+        let mut found: Vec<u32> = fs::read_dir(format!("{writable}/containers"))
             .into_iter()
             .flatten()
             .flatten()
             .filter_map(|entry| {
                 let file = entry.file_name().into_string().ok()?;
                 let (owner, number) = file.rsplit_once('.')?;
-                (owner == name).then(|| Some((number.parse().ok()?, entry.path())))?
+                (owner == name).then(|| number.parse().ok())?
             })
             .collect();
         found.sort_unstable();
-        let root = PathBuf::from(format!("{RUN}/roots/{name}.{attempt}"));
-        found.into_iter().map(|(_, store)| Self { store, root: root.clone() }).collect()
+        found.into_iter().map(|attempt| Self::new(writable, name, attempt)).collect()
     }
 
     pub fn root(&self) -> String {
@@ -84,5 +84,26 @@ impl Layers {
             other => other.context("removing the container's writable layer"),
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_boot_left_is_removed_without_touching_the_root_of_the_new_attempt() {
+        let writable = std::env::temp_dir().join(format!("cuboid-layers-{}", std::process::id()));
+        for name in ["app.10", "app.9", "app.x", "application.1", "other"] {
+            fs::create_dir_all(writable.join("containers").join(name)).unwrap();
+        }
+        let writable = writable.to_string_lossy().into_owned();
+        let left = Layers::left(&writable, "app");
+        assert_eq!(left, [Layers::new(&writable, "app", 9), Layers::new(&writable, "app", 10)]);
+        let kept = left[1].kept_for("app", 11);
+        assert_eq!(kept.store(), left[1].store());
+        assert_eq!(kept.root(), Layers::new(&writable, "app", 11).root());
+        assert!(left.iter().all(|old| old.root != kept.root));
+        fs::remove_dir_all(writable).unwrap();
     }
 }

@@ -44,11 +44,11 @@ pub async fn start(agent: &Rc<Agent>, call: pb::StartContainer) -> Outcome<pb::S
     }
     let mut left = match &previous {
         Some(_) => Vec::new(),
-        None => Layers::left(&pod.writable, &call.name, call.attempt),
+        None => Layers::left(&pod.writable, &call.name),
     };
     let kept = match &previous {
         Some(previous) if call.keep_root => Some(previous.layers.kept_for(&call.name, call.attempt)),
-        None if call.keep_root => left.pop(),
+        None if call.keep_root => left.pop().map(|newest| newest.kept_for(&call.name, call.attempt)),
         _ => None,
     };
     let layers = kept.unwrap_or_else(|| Layers::new(&pod.writable, &call.name, call.attempt));
