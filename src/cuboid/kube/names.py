@@ -16,11 +16,22 @@ RESTARTED_AT = "cuboid.dev/restartedAt"
 INIT_TIMEOUT = "cuboid.dev/init-timeout"
 """Seconds from binding within which every container has to have started, else the pod fails with `InitTimeout`."""
 
+STOP_SECONDS = "cuboid.dev/stop-seconds"
+"""Seconds between SIGTERM and SIGKILL for the next stop or restart, in place of the pod's own grace period."""
+
+USER = "cuboid.dev/user"
+"""`NAME[:GROUP]` for containers whose securityContext gives no runAsUser: looked up in the container's own files."""
+
 TTY_SIZE = "cuboid.dev/tty-size"
 """`ROWSxCOLS`, the first size of a container's terminal."""
 
 ACCEL = "cuboid.dev/accel"
 ACCEL_REASON = "cuboid.dev/accel-reason"
 """On a Node: what runs its VMs (`kvm`, `tcg`), and one sentence why."""
+
+ADMITTED_AT = "cuboid.dev/admittedAt"
+BOUND_AT = "cuboid.dev/boundAt"
+"""On a Pod: when the embedded API server took it and when its binder chose the node, RFC 3339 with microseconds. They
+are the first phases of the receipt; without them (another API server, another scheduler) it begins at the node."""
 
 LEASE_NAMESPACE = "kube-node-lease"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from cuboid.kube.fields import Fields
+from cuboid.kube.names import ADMITTED_AT
 from cuboid.kube.pod_defaults import default_pod
 from cuboid.kube.qos import qos_class
 from cuboid.kube.strategy import Object, Strategy
 from cuboid.kube.validate_pod import validate_pod_change, validate_pod_spec
+from cuboid.lib.clock import rfc3339_micro
 
 DEFAULT_GRACE = 30
 
@@ -20,6 +23,8 @@ class PodStrategy(Strategy):
 
     def prepare_create(self, new: Object, now: str) -> None:
         new["status"] = {"phase": "Pending", "qosClass": qos_class(new.get("spec", {}))}
+        metadata = new["metadata"]
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), ADMITTED_AT: rfc3339_micro(time.time())}
         self.default(new)
 
     def default(self, new: Object) -> None:

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -264,10 +264,14 @@ class Registry:
         except MismatchError as error:
             raise status.conflict(kind.plural, kind.group, entry.key.name, MODIFIED) from error
 
-    async def bind(self, kind: Kind, entry: Entry, node: str, now: str, dry_run: bool) -> Object:
-        """Put a pod on a node. ConflictError when somebody wrote it in between."""
+    async def bind(
+        self, kind: Kind, entry: Entry, node: str, now: str, dry_run: bool, annotations: Mapping[str, str]
+    ) -> Object:
+        """Put a pod on a node; it gets the binding's annotations. ConflictError when somebody wrote it in between."""
         new = entry.object()
         new["spec"]["nodeName"] = node
+        if annotations:
+            new["metadata"]["annotations"] = {**new["metadata"].get("annotations", {}), **annotations}
         conditions = [c for c in new.get("status", {}).get("conditions", []) if c.get("type") != "PodScheduled"]
         scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
         new["status"] = {**new.get("status", {}), "conditions": [*conditions, scheduled]}

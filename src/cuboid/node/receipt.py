@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cuboid.lib.clock import Clock, rfc3339_micro
+from cuboid.lib.clock import Clock, parse_rfc3339, rfc3339_micro
 
 NOTES_LIMIT = 10
+WAIT_LIMIT = 3600.0  # seconds: a pod that waited longer for a node has a receipt of its start alone
 
 
 class Timeline:
@@ -24,6 +25,22 @@ class Timeline:
         self._zero = self._clock.monotonic()
         self._spans: dict[str, tuple[float, float]] = {}
         self.notes: list[str] = []
+
+    def began(self, admitted: str, bound: str) -> None:
+        """The start began when the API took the pod: what came before it was seen here are its first phases.
+
+        Both are RFC 3339 times of the API's clock, or "". What cannot be (a clock that is off) is left out.
+        """
+        try:
+            first, second = parse_rfc3339(admitted), parse_rfc3339(bound)
+        except ValueError:
+            return
+        if not first <= second <= self._wall <= first + WAIT_LIMIT or self._spans:
+            return
+        self._zero -= self._wall - first
+        self.span("schedule", 0.0, second - first)
+        self.span("watch", second - first, self._wall - first)
+        self._wall = first
 
     def _offset(self) -> float:
         return self._clock.monotonic() - self._zero

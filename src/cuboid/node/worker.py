@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cuboid.guest.base import Guest
+from cuboid.kube.names import ADMITTED_AT, BOUND_AT
 from cuboid.kube.types import Pod
 from cuboid.kube.types import pod as parse_pod
 from cuboid.lib.aio import TaskSet
@@ -55,6 +56,7 @@ class PodWorker:
             state=lambda: self.state, remember=self._remember, last_status=self._last_status, tasks=tasks,
             timeline=Timeline(tools.clock),
         )  # fmt: skip
+        self.work.timeline.began(meta.annotations.get(ADMITTED_AT, ""), meta.annotations.get(BOUND_AT, ""))
         self._performer = Performer(self.work)
         self._tasks = [
             tasks.start(self._run(), name=f"pod/{meta.uid}"),

@@ -16,7 +16,8 @@ from typing import Any
 from cuboid.kube import quantity
 from cuboid.kube.client import EVENTS, NODES, PODS, KubeClient
 from cuboid.kube.informer import Informer
-from cuboid.lib.clock import rfc3339
+from cuboid.kube.names import BOUND_AT
+from cuboid.lib.clock import rfc3339, rfc3339_micro
 from cuboid.lib.errors import CuboidError
 from cuboid.lib.log import get_log
 
@@ -177,7 +178,12 @@ class Binder:
         binding = {
             "apiVersion": "v1",
             "kind": "Binding",
-            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
+            "metadata": {
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+                "annotations": {BOUND_AT: rfc3339_micro(time.time())},
+            },
             "target": {"kind": "Node", "name": node},
         }
         await self._client.create(PODS, binding, metadata["namespace"], name=metadata["name"], sub="binding")

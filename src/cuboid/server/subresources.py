@@ -45,9 +45,9 @@ async def _bind(request: Request, context: Context, target: Target) -> Response:
     if pod["spec"].get("nodeName"):
         why = f'pod {target.name} is already assigned to node "{pod["spec"]["nodeName"]}"'
         raise status.conflict("pods/binding", "", target.name, why)
-    await context.registry.bind(
-        target.kind, entry, node, rfc3339(time.time()), dry_run(request.query_params.get("dryRun", ""))
-    )
+    dry = dry_run(request.query_params.get("dryRun", ""))
+    annotations = binding.get("metadata", {}).get("annotations", {})
+    await context.registry.bind(target.kind, entry, node, rfc3339(time.time()), dry, annotations)
     return answer(encode({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}), 201)
 
 
