@@ -10,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cuboid.images.build import tar_layout
-from tests.e2e.conftest import image, need_qemu
+from tests.e2e.conftest import image
 from tests.harness import pods as kube
-from tests.harness.platform import Finished, Object, Platform, platform
-from tools import debian_images
+from tests.harness.platform import Finished, Object, Platform
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(240)]
 BUSYBOX = image("busybox")
@@ -92,17 +90,6 @@ def test_kubectl_sees_why_an_image_cannot_be_had(pods: Platform) -> None:
     assert "Failed to pull image" in pods.kubectl("describe", "pod", "missing").stdout
     pods.kubectl("delete", "pod", "missing")
     nothing_left(pods)
-
-
-def test_a_registry_or_disk_that_is_full_is_told_apart(tmp_path: Path) -> None:
-    need_qemu()
-    archive = tmp_path / "image.tar"
-    tar_layout(debian_images.layout("busybox"), archive)
-    with platform("full", CUBOID_IMAGES_MIN_FREE_BYTES=str(1 << 60), CUBOID_VMM_ACCEL="tcg") as place:
-        done = place.cuboid("image", "import", str(archive), "--name", "full:1", check=False)
-        assert "space" in sentence(done, 7)
-        assert place.cuboid("images", "-q").stdout == ""
-        assert pieces(place) == []
 
 
 # --- what is to run --------------------------------------------------------------------------------------------------

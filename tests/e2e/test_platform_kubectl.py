@@ -64,13 +64,27 @@ class Terminal:
 
     def shows(self, text: bytes, seconds: float = 30) -> None:
         end = time.monotonic() + seconds
-        while text not in self.seen:
+        while not self._within(text, 0.2):
             assert time.monotonic() < end, f"{text!r} is not in {self.seen!r}"
-            if select.select([self.ours], [], [], 0.2)[0]:
-                try:
-                    self.seen += os.read(self.ours, 65_536)
-                except OSError:  # its other end is closed: the command has ended
-                    assert text in self.seen, f"{text!r} is not in {self.seen!r}"
+
+    def asked(self, line: bytes, answer: bytes, seconds: float = 30) -> None:
+        """Type the line until the answer shows: a size reaches a terminal some time after it was set."""
+        end = time.monotonic() + seconds
+        while True:
+            self.type(line)
+            again = time.monotonic() + 1
+            while time.monotonic() < again:
+                if self._within(answer, 0.2):
+                    return
+            assert time.monotonic() < end, f"{answer!r} is not in {self.seen!r}"
+
+    def _within(self, text: bytes, seconds: float) -> bool:
+        if text not in self.seen and select.select([self.ours], [], [], seconds)[0]:
+            try:
+                self.seen += os.read(self.ours, 65_536)
+            except OSError:  # its other end is closed: the command has ended
+                assert text in self.seen, f"{text!r} is not in {self.seen!r}"
+        return text in self.seen
 
     def code(self) -> int:
         return self.process.wait(30)
@@ -151,18 +165,10 @@ def test_exec_has_output_code_and_input(web: Platform) -> None:
 
 def test_exec_on_a_terminal_is_one_with_its_size(web: Platform) -> None:
     with terminal(web, "exec", "-it", "web", "-c", "shell", "--", "sh") as screen:
-        screen.type(b"stty size; tty\n")
-        screen.shows(b"33 101")
+        screen.asked(b"stty size; tty\n", b"33 101")
         screen.shows(b"/dev/pts/")
         fcntl.ioctl(screen.ours, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
-        until = time.monotonic() + 20
-        while b"50 120" not in screen.seen and time.monotonic() < until:
-            screen.type(b"stty size\n")
-            time.sleep(0.3)
-            screen.shows(b"stty size")
-            select.select([screen.ours], [], [], 0.5)
-            screen.seen += os.read(screen.ours, 65_536)
-        assert b"50 120" in screen.seen
+        screen.asked(b"stty size\n", b"50 120")
         screen.type(b"sleep 100\n")
         time.sleep(0.5)
         screen.type(b"\x03")  # interrupts the sleep, not the shell

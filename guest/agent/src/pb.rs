@@ -326,6 +326,7 @@ pub struct FilesVolume {
     #[prost(message, repeated, tag = "2")]
     pub files: ::prost::alloc::vec::Vec<File>,
 }
+/// `options` are those of mount(2); `fs_type`: "nfs4", which is also meant by an empty one, or "nfs" for version 3.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NfsVolume {
     #[prost(string, tag = "1")]
@@ -336,6 +337,8 @@ pub struct NfsVolume {
     pub read_only: bool,
     #[prost(string, tag = "4")]
     pub options: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub fs_type: ::prost::alloc::string::String,
 }
 /// A regular file below a volume: path is relative, without "..".
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

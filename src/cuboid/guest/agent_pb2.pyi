@@ -269,16 +269,18 @@ class FilesVolume(_message.Message):
     def __init__(self, memory: _Optional[bool] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ...) -> None: ...
 
 class NfsVolume(_message.Message):
-    __slots__ = ("server", "path", "read_only", "options")
+    __slots__ = ("server", "path", "read_only", "options", "fs_type")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     READ_ONLY_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    FS_TYPE_FIELD_NUMBER: _ClassVar[int]
     server: str
     path: str
     read_only: bool
     options: str
-    def __init__(self, server: _Optional[str] = ..., path: _Optional[str] = ..., read_only: _Optional[bool] = ..., options: _Optional[str] = ...) -> None: ...
+    fs_type: str
+    def __init__(self, server: _Optional[str] = ..., path: _Optional[str] = ..., read_only: _Optional[bool] = ..., options: _Optional[str] = ..., fs_type: _Optional[str] = ...) -> None: ...
 
 class File(_message.Message):
     __slots__ = ("path", "content", "mode")

@@ -37,7 +37,7 @@ BOOT = ("virtio_mmio", "virtio_blk", "virtio_net", "erofs", "overlay")
 # small guest little memory; `DEMAND` adds NFS (7 MB) and what privileged pods use (netfilter, bridges).
 SMALL = ("virtio_rng", "virtio_balloon", "virtio_console", "ext4", "fuse", "loop", "tun", "veth")
 DEMAND = (
-    *SMALL, "nfsv4", "bridge", "br_netfilter", "dummy", "binfmt_misc",
+    *SMALL, "nfsv4", "nfsv3", "bridge", "br_netfilter", "dummy", "binfmt_misc",
     "nf_tables", "nft_chain_nat", "nft_masq", "nft_redir", "nft_ct", "nft_compat", "nft_reject_inet", "nft_limit",
     "nft_log", "ip_tables", "ip6_tables", "iptable_filter", "iptable_nat", "iptable_mangle", "ip6table_filter",
     "ip6table_nat", "xt_conntrack", "xt_MASQUERADE", "xt_REDIRECT", "xt_tcpudp", "xt_multiport", "xt_comment",

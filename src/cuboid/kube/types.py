@@ -354,6 +354,22 @@ def named_volume(volume: Volume) -> str:
     return volume.csi.volume_attributes.get("name", "")
 
 
+NFS_DRIVER = "nfs.csi.k8s.io"
+"""Name of Kubernetes' CSI driver for NFS. Its volumes in a pod are taken as `nfs` ones that have mount options."""
+
+
+def nfs_volume(volume: Volume) -> tuple[dict[str, Any], tuple[str, ...]] | None:
+    """Source (server, path, readOnly) and mount options of an NFS volume, as given; None for another kind."""
+    if volume.nfs is not None:
+        source = {"server": volume.nfs.server, "path": volume.nfs.path, "readOnly": volume.nfs.read_only}
+        return source, ()
+    if volume.csi is None or volume.csi.driver != NFS_DRIVER:
+        return None
+    given = volume.csi.volume_attributes
+    source = {"server": given.get("server", ""), "path": given.get("share", ""), "readOnly": volume.csi.read_only}
+    return source, tuple(given.get("mountOptions", "").split(","))
+
+
 # --- pod -------------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cuboid.kube import syntax
 from cuboid.kube.fields import Fields
-from cuboid.kube.types import NAMED_VOLUME_DRIVER
+from cuboid.kube.types import NAMED_VOLUME_DRIVER, NFS_DRIVER
 from cuboid.kube.validate_container import validate_field_ref, validate_relative_path, validate_resource_ref
 
 Raw = dict[str, Any]
@@ -151,8 +151,12 @@ def _csi(source: Raw, path: str, fields: Fields) -> None:
     driver = source.get("driver", "")
     if not driver:
         fields.required(f"{path}.driver")
+    elif driver == NFS_DRIVER:
+        for key in ("server", "share"):
+            if not source.get("volumeAttributes", {}).get(key):
+                fields.required(f"{path}.volumeAttributes[{key}]")
     elif driver != NAMED_VOLUME_DRIVER:
-        fields.unsupported(f"{path}.driver", driver, (NAMED_VOLUME_DRIVER,))
+        fields.unsupported(f"{path}.driver", driver, (NAMED_VOLUME_DRIVER, NFS_DRIVER))
     else:
         name = source.get("volumeAttributes", {}).get("name", "")
         fields.all_invalid(f"{path}.volumeAttributes[name]", name, syntax.dns_subdomain(name))

@@ -9,9 +9,10 @@ from pathlib import Path
 from cuboid.guest import agent_pb2 as pb
 from cuboid.images.base import Image
 from cuboid.kube import quantity
-from cuboid.kube.types import Pod, Volume, named_volume
+from cuboid.kube.types import Pod, Volume, named_volume, nfs_volume
 from cuboid.lib.errors import InvalidError, UnsupportedError
 from cuboid.net.base import Attachment, PortMapping
+from cuboid.storage import nfs
 from cuboid.vmm.base import Disk
 
 WRITABLE = "rw"
@@ -75,7 +76,7 @@ def port_mappings(pod: Pod) -> tuple[PortMapping, ...]:
 
 def needs_all_modules(pod: Pod) -> bool:
     """Whether the guest may need kernel modules beyond those for disks, network and FUSE: NFS, netfilter, bridges."""
-    if any(volume.nfs is not None for volume in pod.spec.volumes):
+    if any(nfs_volume(volume) for volume in pod.spec.volumes):
         return True
     contexts = [c.security_context for c in [*pod.spec.init_containers, *pod.spec.containers] if c.security_context]
     added = {name.upper().removeprefix("CAP_") for c in contexts if c.capabilities for name in c.capabilities.add}
@@ -194,6 +195,8 @@ def _unsupported(volume: Volume) -> UnsupportedError | InvalidError:
 def check_volumes(pod: Pod) -> None:
     """UnsupportedError or InvalidError for a volume that this node can never serve; before anything is made."""
     for volume in pod.spec.volumes:
-        known = (volume.empty_dir, volume.config_map, volume.secret, volume.projected, volume.downward_api, volume.nfs)
-        if all(source is None for source in known) and not named_volume(volume):
+        known = (volume.empty_dir, volume.config_map, volume.secret, volume.projected, volume.downward_api)
+        if (given := nfs_volume(volume)) is not None:
+            nfs.parse_source(*given)
+        elif all(source is None for source in known) and not named_volume(volume):
             raise _unsupported(volume)

@@ -82,6 +82,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (pod(volumes=[{"name": "v", "secret": {}}]), "spec.volumes[0].secret.secretName: Required value"),
     (pod(volumes=[{"name": "v", "configMap": {"name": "c", "items": [{"key": "k", "path": "../x"}]}}]), "must not contain '..'"),
     (pod(volumes=[{"name": "v", "csi": {"driver": "other"}}]), 'spec.volumes[0].csi.driver: Unsupported value: "other"'),
+    (pod(volumes=[{"name": "v", "csi": {"driver": "nfs.csi.k8s.io", "volumeAttributes": {"server": "nas"}}}]),
+     "spec.volumes[0].csi.volumeAttributes[share]: Required value"),
     (pod(volumes=[{"name": "v", "nfs": {"server": "s", "path": "x"}}]), "must be an absolute path"),
     (pod(volumes=[{"name": "v", "projected": {"sources": [{"clusterTrustBundle": {}}]}}]), "Forbidden: not supported by Cuboid"),
     ({"metadata": {"name": "A"}, "spec": pod()["spec"]}, 'metadata.name: Invalid value: "A": a lowercase RFC 1123 subdomain'),

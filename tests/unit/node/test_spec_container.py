@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.images.base import Image, ImageConfig
-from cuboid.kube.types import Container, Pod
+from cuboid.kube.types import Container, Pod, nfs_volume
 from cuboid.lib.errors import InvalidError, UnsupportedError
 from cuboid.net.base import Attachment, Route
 from cuboid.node import sizing, spec, spec_container
@@ -210,6 +210,27 @@ def test_volumes_of_every_kind() -> None:
     assert (disk.disk.size_bytes, memory.memory.size_bytes) == (1 << 30, 16 << 20)
     assert secret.files.memory and (named.block.serial, named.fs_group) == ("vol0", 5)
     assert spec.named_volumes(pod) == [spec.NamedVolumeUse("named", "data", 2 << 30)]
+
+
+def test_nfs_volumes_come_plain_or_as_those_of_the_csi_driver_with_options() -> None:
+    csi = {
+        "driver": "nfs.csi.k8s.io", "readOnly": True,
+        "volumeAttributes": {"server": "nas", "share": "/b", "mountOptions": "nfsvers=3,nolock"},
+    }  # fmt: skip
+    pod = make_pod(
+        volumes=[{"name": "plain", "nfs": {"server": "nas", "path": "/a"}}, {"name": "csi", "csi": csi},
+                 {"name": "none", "emptyDir": {}}]
+    )  # fmt: skip
+    assert [nfs_volume(volume) for volume in pod.spec.volumes] == [
+        ({"server": "nas", "path": "/a", "readOnly": False}, ()),
+        ({"server": "nas", "path": "/b", "readOnly": True}, ("nfsvers=3", "nolock")),
+        None,
+    ]
+    spec.check_volumes(pod)
+    assert spec.needs_all_modules(pod)
+    pod.spec.volumes[0].nfs.path = "/a/../b"  # type: ignore[union-attr]
+    with pytest.raises(InvalidError):
+        spec.check_volumes(pod)
 
 
 @pytest.mark.parametrize("source", [{"persistentVolumeClaim": {"claimName": "c"}}, {"csi": {"driver": "other"}}, {}])

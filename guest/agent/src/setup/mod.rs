@@ -196,7 +196,10 @@ async fn make_volumes(agent: &Rc<Agent>, wanted: &[pb::Volume], writable: &str) 
     let mut found = HashMap::new();
     for volume in wanted {
         match &volume.source {
-            Some(pb::volume::Source::Nfs(_)) => agent.modules.borrow_mut().need("nfsv4")?,
+            Some(pb::volume::Source::Nfs(nfs)) => {
+                let module = if volumes::nfs_kind(nfs)? == "nfs" { "nfsv3" } else { "nfsv4" };
+                agent.modules.borrow_mut().need(module)?;
+            }
             Some(pb::volume::Source::Block(block)) => {
                 agent.modules.borrow_mut().need("virtio_blk")?;
                 agent.modules.borrow_mut().need(&block.fs_type)?;

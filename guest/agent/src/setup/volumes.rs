@@ -102,8 +102,18 @@ async fn mount_block(reaper: &Reaper, path: &str, block: &pb::BlockVolume) -> Ou
     devices::mount_at(reaper, &device, path, kind, flags, &rest.join(",")).await
 }
 
+/// The file system's name for the kernel: one for version 4, another for version 3.
+pub fn nfs_kind(nfs: &pb::NfsVolume) -> Outcome<&'static str> {
+    match nfs.fs_type.as_str() {
+        "" | "nfs4" => Ok("nfs4"),
+        "nfs" => Ok("nfs"),
+        other => Err(Failure::invalid(format!("{other:?} is not a kind of NFS"))),
+    }
+}
+
 /// mount(2) without a helper: the kernel wants the server's address among the options, and names itself.
 async fn mount_nfs(reaper: &Reaper, path: &str, nfs: &pb::NfsVolume) -> Outcome<()> {
+    let kind = nfs_kind(nfs)?;
     let source = format!("{}:{}", nfs.server, nfs.path);
     let mut options = nfs.options.clone();
     if !options.split(',').any(|option| option.starts_with("addr=")) {
@@ -112,7 +122,7 @@ async fn mount_nfs(reaper: &Reaper, path: &str, nfs: &pb::NfsVolume) -> Outcome<
     }
     let flags = if nfs.read_only { libc::MS_RDONLY } else { 0 };
     let (path, what) = (path.to_owned(), format!("mounting {source}"));
-    spawn::in_child(reaper, move || mount::mount(&source, &path, "nfs4", flags, &options).context(&what)).await
+    spawn::in_child(reaper, move || mount::mount(&source, &path, kind, flags, &options).context(&what)).await
 }
 
 /// Group, group's rights and the set-group bit of the volume's own folder, as Kubernetes' fsGroup.
@@ -254,6 +264,15 @@ mod tests {
             assert!(write_files(&volume, &[file(path, "x")]).is_err(), "{path:?}");
         }
         fs::remove_dir_all(volume.path).unwrap();
+    }
+
+    #[test]
+    fn nfs_is_of_two_kinds() {
+        let kind = |name: &str| nfs_kind(&pb::NfsVolume { fs_type: name.into(), ..Default::default() }).ok();
+        assert_eq!(
+            [kind(""), kind("nfs4"), kind("nfs"), kind("ext4")],
+            [Some("nfs4"), Some("nfs4"), Some("nfs"), None]
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ import os
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import Guest
+from cuboid.kube.types import nfs_volume
 from cuboid.lib.aio import within
 from cuboid.lib.errors import CuboidError, DeadlineError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.lib.log import get_log
@@ -163,13 +164,12 @@ async def read_files(work: PodWork) -> dict[str, list[pb.File]]:
 async def _nfs_mounts(work: PodWork, ip: str) -> dict[str, pb.NfsVolume]:
     mounts = {}
     for volume in work.pod.spec.volumes:
-        if volume.nfs is None:
+        if (given := nfs_volume(volume)) is None:
             continue
-        given = {"server": volume.nfs.server, "path": volume.nfs.path, "readOnly": volume.nfs.read_only}
-        source = nfs.parse_source(given)
+        source = nfs.parse_source(*given)
         mount = nfs.guest_mount(source, await nfs.resolve(source.server), ip)
         mounts[volume.name] = pb.NfsVolume(
-            server=mount.server, path=mount.path, read_only=mount.read_only, options=mount.options
+            server=mount.server, path=mount.path, read_only=mount.read_only, options=mount.options, fs_type=mount.kind
         )
     return mounts
 
