@@ -41,6 +41,7 @@ class NodeDaemon:
 
     def __init__(self, tools: Tools, state: Path, *, boot_id: str = "") -> None:
         self._tools = tools
+        self.metrics = tools.metrics
         self._state = state
         self._records = Records(state)
         self._boot_id = boot_id or host_boot_id()

@@ -131,7 +131,7 @@ async def _edge(daemon: NodeDaemon, tools: Tools, given: Options) -> AsyncIterat
     spool.mkdir(mode=0o700, exist_ok=True)
     sweep_spool(spool)
     await _files((keys.ca, keys.cert, keys.key))
-    app = kubelet_app(daemon, tools.images, tools.disks, node=tools.node, spool=spool)
+    app = kubelet_app(daemon, tools.images, tools.disks, node=tools.node, spool=spool, metrics=daemon.metrics)
     async with AsyncExitStack() as stack:
         serving = serve_kubelet(app, tools.settings.address, tools.settings.port, keys)
         yield await stack.enter_async_context(serving)

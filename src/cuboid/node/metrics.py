@@ -14,18 +14,26 @@ START_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120)  # sec
 
 
 class NodeMetrics:
-    """The agent's own numbers. The daemon counts starts here; `text` adds what pods use."""
+    """The agent's own numbers; `text` adds what pods use. Reasons are the sandbox core's: they are few."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.pods = Gauge("cuboid_node_pods", "Pods of this node", registry=self.registry)
         self.starts = Counter("cuboid_pod_starts", "Pods started", ["driver", "start"], registry=self.registry)
-        self.failures = Counter("cuboid_pod_start_failures", "Pods not started", ["reason"], registry=self.registry)
+        self.failures = Counter("cuboid_pod_failures", "Pods that failed", ["reason"], registry=self.registry)
         self.start_seconds = Histogram(
-            "cuboid_pod_start_seconds", "From binding to all containers started", ["start"],
+            "cuboid_pod_start_seconds", "From admission to the first start of all containers", ["start"],
             buckets=START_BUCKETS, registry=self.registry,
         )  # fmt: skip
+
+    def started(self, driver: str, start: str, seconds: float) -> None:
+        """A machine and its containers came up, `seconds` after the start's beginning."""
+        self.starts.labels(driver, start).inc()
+        self.start_seconds.labels(start).observe(seconds)
+
+    def failed(self, reason: str) -> None:
+        self.failures.labels(reason).inc()
 
     def text(self, usages: list[Usage]) -> bytes:
         """All metrics in Prometheus' text format."""

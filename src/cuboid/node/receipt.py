@@ -66,13 +66,17 @@ class Timeline:
         if len(self.notes) < NOTES_LIMIT:
             self.notes.append(text)
 
+    @property
+    def total(self) -> float:
+        """Seconds until the last phase ended."""
+        return max((end for _, end in self._spans.values()), default=0.0)
+
     def receipt(self, driver: str, accel: str, *, start: str = "cold") -> str:
         """The JSON of annotation `cuboid.dev/receipt`."""
         spans = sorted(self._spans.items(), key=lambda item: item[1][0])
-        total = max((end for _, (_, end) in spans), default=0.0)
         return json.dumps(
             {
-                "version": 1, "startedAt": rfc3339_micro(self._wall), "totalSeconds": round(total, 6),
+                "version": 1, "startedAt": rfc3339_micro(self._wall), "totalSeconds": round(self.total, 6),
                 "driver": driver, "accel": accel, "start": start,
                 "phases": [
                     {"name": name, "offsetSeconds": round(begin, 6), "seconds": round(end - begin, 6)}

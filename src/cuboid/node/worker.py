@@ -145,6 +145,8 @@ class PodWorker:
             instructions = [instruction for event, _ in batch for instruction in self._step(event)]
             if self.state != before:
                 await self._save()
+            if self.state.phase == "Failed" and before.phase != "Failed":
+                self._tools.metrics.failed(self.state.reason or "Error")
             for _, done in batch:
                 if done is not None and not done.done():
                     done.set_result(None)

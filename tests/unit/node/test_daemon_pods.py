@@ -46,6 +46,17 @@ async def test_deleting_a_pod_ends_it_in_order_and_leaves_nothing(host: Host) ->
         await host.api.until(lambda: host.leftovers() == [])
 
 
+async def test_starts_and_failures_are_counted(host: Host) -> None:
+    host.api.put(host.pod(restartPolicy="Never"))
+    async with host.agent_running() as daemon:
+        await host.api.until(lambda: ready(host.api.status("demo")))
+        metrics = daemon.metrics
+        await host.api.until(lambda: b'cuboid_pod_starts_total{driver="fake",start="cold"} 1.0' in metrics.text([]))
+        await host.driver.vmm_die(host.vm())
+        await host.api.until(lambda: host.api.status("demo").get("phase") == "Failed")
+        await host.api.until(lambda: b'cuboid_pod_failures_total{reason="VMMDied"} 1.0' in metrics.text([]))
+
+
 async def test_a_pod_that_ends_is_succeeded_and_its_logs_are_on_the_host(host: Host) -> None:
     host.scripts["app"] = Script(output=[(1, b"hello")], exit_after=0.05)
     host.api.put(host.pod(restartPolicy="Never"))

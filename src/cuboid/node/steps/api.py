@@ -12,13 +12,18 @@ from cuboid.node.steps.work import PodWork
 
 log = get_log(__name__)
 CALL_SECONDS = 10.0
+START = "cold"  # how a machine comes up
 
 
 async def write_receipt(work: PodWork, order: do.WriteReceipt) -> None:
     if order.ready:
         work.timeline.since("ready", "container")
     accel = work.tools.driver.capabilities().accel
-    receipt = work.timeline.receipt(work.tools.driver.name, accel)
+    driver = work.tools.driver.name
+    receipt = work.timeline.receipt(driver, accel)
+    if order.attempt != work.counted_start:
+        work.counted_start = order.attempt
+        work.tools.metrics.started(driver, START, work.timeline.total)
     meta = work.pod.metadata
     try:
         call = work.tools.api.annotate_pod(meta.namespace, meta.name, meta.uid, {names.RECEIPT: receipt})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from cuboid.lib.clock import Clock
 from cuboid.lib.errors import CuboidError
 from cuboid.net.base import Network
 from cuboid.node.api import Api
+from cuboid.node.metrics import NodeMetrics
 from cuboid.node.objects import ObjectReader
 from cuboid.node.settings import NodeSettings
 from cuboid.node.steps.gate import BootGate
@@ -53,3 +54,4 @@ class Tools:
     node: str
     host_ip: str
     cpus: int
+    metrics: NodeMetrics = field(default_factory=NodeMetrics)

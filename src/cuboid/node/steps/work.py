@@ -53,6 +53,7 @@ class PodWork:
     pump_tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     boot_id: str = ""  # of the guest
     slot: BootSlot | None = None
+    counted_start: int = -1  # attempt whose start is in the metrics
     image_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
