@@ -33,7 +33,8 @@ def need_qemu() -> None:
 @pytest.fixture(scope="session")
 def place() -> Iterator[Platform]:
     need_qemu()
-    with platform("e2e") as found:
+    # Pods reach the port of an NFS server on the host, and no other.
+    with platform("e2e", CUBOID_NET_HOST_PORTS="tcp/2049") as found:
         stock(found)
         yield found
 

@@ -25,6 +25,31 @@ def mount(name: str, path: str, **fields: Any) -> Object:
     return {"name": name, "mountPath": path, **fields}
 
 
+# As little of HTTP/2 as the health check of gRPC needs: any request is answered with SERVING.
+GRPC_SERVER = """
+import socket, struct
+def frame(kind, flags, stream, data=b""):
+    return struct.pack(">I", len(data))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + data
+def header(name, value):
+    return bytes([0, len(name)]) + name + bytes([len(value)]) + value
+listener = socket.create_server(("", 50051))
+while True:
+    client, _ = listener.accept()
+    with client, client.makefile("rb") as source:
+        source.read(24)
+        client.sendall(frame(4, 0, 0))
+        while len(head := source.read(9)) == 9:
+            kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
+            data = source.read(int.from_bytes(head[:3], "big"))
+            if kind in (4, 6) and not flags & 1:
+                client.sendall(frame(kind, 1, 0, data if kind == 6 else b""))
+            if kind == 0 and flags & 1:
+                first = bytes([0x88]) + header(b"content-type", b"application/grpc")
+                client.sendall(frame(1, 4, stream, first) + frame(0, 0, stream, bytes([0, 0, 0, 0, 2, 8, 1])))
+                client.sendall(frame(1, 5, stream, header(b"grpc-status", b"0")))
+"""
+
+
 # --- several containers ----------------------------------------------------------------------------------------------
 
 
@@ -142,7 +167,12 @@ def test_probes_hold_back_readiness_and_restart_what_is_not_alive(pods: Platform
         "touch /tmp/well; sleep 3600", name="sick",
         livenessProbe={"exec": {"command": ["cat", "/tmp/well"]}, **fast, "failureThreshold": 2},
     )  # fmt: skip
-    kube.apply(pods, kube.manifest("probed", slow, sick, terminationGracePeriodSeconds=1))
+    grpc = {
+        "name": "grpc", "image": SERVICES, "command": ["python3", "-c", GRPC_SERVER],
+        "readinessProbe": {"grpc": {"port": 50051}, "periodSeconds": 1, "timeoutSeconds": 5},
+        "livenessProbe": {"tcpSocket": {"port": 50051}, **fast, "initialDelaySeconds": 20},
+    }  # fmt: skip
+    kube.apply(pods, kube.manifest("probed", slow, sick, grpc, terminationGracePeriodSeconds=1))
     pods.wait("probed", lambda pod: bool(kube.container(pod, "slow").get("started")))
     assert not kube.container(pods.pod("probed"), "slow")["ready"]
     kube.shell(pods, "probed", "echo yes > /tmp/ready", "slow")
@@ -154,7 +184,8 @@ def test_probes_hold_back_readiness_and_restart_what_is_not_alive(pods: Platform
     events = pods.cuboid("events", "probed").stdout
     assert "Readiness probe failed" in events
     assert "Liveness probe failed" in events
-    assert kube.container(pods.pod("probed"), "slow")["restartCount"] == 0
+    pod = pods.pod("probed")
+    assert kube.container(pod, "slow")["restartCount"] == kube.container(pod, "grpc")["restartCount"] == 0
 
 
 def test_hooks_run_and_an_end_has_its_grace(pods: Platform) -> None:
