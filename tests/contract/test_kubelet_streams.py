@@ -165,6 +165,8 @@ async def test_browsers_may_speak_base64(rig: KubeletRig) -> None:
         ("/exec/default/web/nobody?stdout=1&command=true", 404, "container nobody not found in pod web"),
         ("/exec/default/web/main?stdout=1", 400, "at least 1 command"),
         ("/exec/default/web/main?command=true", 400, "at least 1 of stdin, stdout, stderr"),
+        (EXEC + "&command=true&env=x", 400, "KEY=VALUE"),
+        (EXEC + "&command=true&user=" + "u" * 200, 400, "too long"),
         ("/attach/default/web/main?stdout=1&tty=1", 400, "did not allocate one"),
         ("/portForward/default/nobody", 404, "not on this node"),
     ],

@@ -45,8 +45,12 @@ def get_pod(api: Api, namespace: str, name: str) -> Object:
     return pod
 
 
+def container_names(pod: Object) -> list[str]:
+    return [row["name"] for row in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]]
+
+
 def choose_container(pod: Object, wanted: str) -> str:
-    names = [row["name"] for row in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]]
+    names = container_names(pod)
     if wanted and wanted not in names:
         raise InvalidError(
             f"pod {pod['metadata']['name']} has no container {wanted!r}", hint=f"one of {', '.join(names)}"

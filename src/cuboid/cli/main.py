@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from cuboid import __version__
 from cuboid.lib import errors
 
 MODULES = {
@@ -47,14 +49,24 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_all_verbs)
+    app.callback()(_group)
     wanted = [module for module, verbs in MODULES.items() if arguments and arguments[0] in verbs]
     for module in wanted or MODULES:
         importlib.import_module(f"cuboid.cli.verbs.{module}").register(app)
     return app
 
 
-def _all_verbs() -> None:
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cuboid {__version__}")
+        raise typer.Exit
+
+
+def _group(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
     """Keeps a group a group when only one verb is registered."""
 
 

@@ -18,6 +18,9 @@ PORT = re.compile(
     r"(?:(?P<ip>\d+\.\d+\.\d+\.\d+|\[[0-9a-fA-F:]+\]):)?(?:(?P<host>\d+):)?(?P<inside>\d+)(?:/(?P<kind>tcp|udp|sctp))?"
 )
 MEMORY = re.compile(r"(?P<count>\d+(\.\d+)?)(?P<unit>[bkmgtBKMGT]?)(i?[bB])?|(?P<quantity>\d+(Ki|Mi|Gi|Ti))")
+USER = "cuboid.dev/user"
+USER_IDS = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
+USER_NAMES = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?")
 RESTART = {"no": "Never", "never": "Never", "on-failure": "OnFailure", "always": "Always", "unless-stopped": "Always"}
 PULL = {"missing": "IfNotPresent", "always": "Always", "never": "Never"}
 VOLUME_DRIVER = "volume.cuboid.dev"
@@ -79,6 +82,8 @@ def pod(options: RunOptions) -> Object:
         annotations["cuboid.dev/init-timeout"] = f"{options.init_timeout:g}"
     if options.tty_size:
         annotations["cuboid.dev/tty-size"] = options.tty_size
+    if options.user and not USER_IDS.fullmatch(options.user):
+        annotations[USER] = options.user
     if annotations:
         metadata["annotations"] = annotations
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
@@ -195,15 +200,7 @@ def _resources(options: RunOptions) -> Object:
 def _security(options: RunOptions) -> Object:
     context: Object = {}
     if options.user:
-        uid, _, gid = options.user.partition(":")
-        if not uid.isdigit() or (gid and not gid.isdigit()):
-            raise InvalidError(
-                f"-u {options.user}: numbers are needed",
-                hint="like -u 1000 or -u 1000:1000; names are the image's own affair",
-            )
-        context["runAsUser"] = int(uid)
-        if gid:
-            context["runAsGroup"] = int(gid)
+        context |= _user(options.user)
     if options.privileged:
         context["privileged"] = True
     if options.read_only:
@@ -213,6 +210,16 @@ def _security(options: RunOptions) -> Object:
     if added or dropped:
         context["capabilities"] = added | dropped
     return context
+
+
+def _user(text: str) -> Object:
+    """Numbers are the securityContext's; names are looked up in the image, by way of an annotation."""
+    if not USER_NAMES.fullmatch(text):
+        raise InvalidError(f"-u {text}: not a user", hint="like -u 1000, -u 1000:1000, -u www-data or -u app:staff")
+    if not USER_IDS.fullmatch(text):
+        return {}
+    uid, _, gid = text.partition(":")
+    return {"runAsUser": int(uid)} | ({"runAsGroup": int(gid)} if gid else {})
 
 
 def _volumes(options: RunOptions) -> tuple[list[Object], list[Object]]:

@@ -57,15 +57,24 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, coloured:
 
 
 def show(value: Any, form: Format, as_table: Callable[[], None]) -> None:
-    """Print `value` as JSON or YAML, or call `as_table`."""
+    """Print `value` as JSON or YAML, its names alone, or call `as_table`."""
     if form is Format.JSON:
         print(json.dumps(value, indent=2))
     elif form is Format.YAML:
         import yaml
 
         print(yaml.safe_dump(value, sort_keys=False), end="")
+    elif form is Format.NAME and (found := names(value)):
+        print_lines(found)
     else:
         as_table()
+
+
+def names(value: Any) -> list[str]:
+    """What the things in an answer are called; none where they have no names."""
+    rows = value if isinstance(value, list) else value.get("items", [value])
+    found = [row.get("metadata", row).get("name") or row.get("id") or row.get("pod") for row in rows]
+    return [str(name) for name in found if name]
 
 
 def age(timestamp: str | None, now: float | None = None) -> str:

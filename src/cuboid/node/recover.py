@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from cuboid.lib.aio import gather_all, within
@@ -83,18 +83,19 @@ async def clean(tools: Tools, workers: Iterable[PodWorker]) -> None:
     """Remove what no pod on record owns. What fails is logged and left to the next start."""
     workers = list(workers)
     known = {worker.uid for worker in workers}
-    steps = {
-        "VMs": _clean_vms(tools, workers),
-        "network": _clean_network(tools, known),
-        "disks": _clean_disks(tools, known),
-        "images": _clean_images(tools, known),
+    steps: dict[str, Callable[[], Awaitable[list[str]]]] = {
+        "VMs": lambda: _clean_vms(tools, workers),
+        "network": lambda: _clean_network(tools, known),
+        "disks": lambda: _clean_disks(tools, known),
+        "images": lambda: _clean_images(tools, known),
     }
     await gather_all(*(_logged(what, step) for what, step in steps.items()))
 
 
-async def _logged(what: str, step: Awaitable[list[str]]) -> None:
+async def _logged(what: str, step: Callable[[], Awaitable[list[str]]]) -> None:
+    """The step begins here and not at the caller's: one that is cancelled before it has begun leaves no coroutine."""
     try:
-        removed = await within(CLEAN_SECONDS, step, f"removing leftovers of {what}")
+        removed = await within(CLEAN_SECONDS, step(), f"removing leftovers of {what}")
         if removed:
             log.info("leftovers removed", what=what, which=", ".join(removed))
     except (CuboidError, OSError) as error:

@@ -14,6 +14,7 @@ from cuboid.node.env import expand, expand_args
 READABLE_DEVICES = (("/dev/fuse", 10, 229), ("/dev/net/tun", 10, 200))
 """In every container: the machine is the pod's own, so FUSE and tunnels need no privilege on any host."""
 TTY_LIMIT = 10_000
+USER_LIMIT = 128  # characters of NAME[:GROUP]
 
 
 class CreateContainerError(InvalidError):
@@ -59,9 +60,12 @@ def _something(args: list[str], container: Container) -> list[str]:
 
 
 def user(pod: Pod, container: Container, config: ImageConfig) -> pb.User:
-    """The container's securityContext wins over the pod's, both over the image's USER."""
+    """The container's securityContext wins over the pod's, over the annotation's name, over the image's USER."""
     own, shared = container.security_context or SecurityContext(), pod.spec.security_context
-    result = pb.User(name=config.user)
+    named = pod.metadata.annotations.get(names.USER, "")
+    if len(named) > USER_LIMIT:
+        raise CreateContainerError(f"annotation {names.USER} is longer than {USER_LIMIT} characters")
+    result = pb.User(name=named or config.user)
     uid = _first(own.run_as_user, shared.run_as_user if shared else None)
     gid = _first(own.run_as_group, shared.run_as_group if shared else None)
     if uid is not None:

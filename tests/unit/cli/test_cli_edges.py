@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from cuboid.cli import api, config, output, streams
 from cuboid.cli.main import exit_code
 from cuboid.cli.verbs import cp
-from cuboid.cli.verbs.logs import _since
+from cuboid.cli.verbs.lifecycle import _seconds
+from cuboid.cli.verbs.logs import _as_json, _since
 from cuboid.lib import errors
 
 
@@ -126,6 +127,31 @@ def test_a_hostile_archive_leaves_nothing_outside_the_target(tmp_path: Path, hos
 )
 def test_a_pods_path_is_told_from_one_of_this_machine(text: str, found: tuple[str, str] | None) -> None:
     assert cp.split(text) == found
+
+
+def test_a_stop_without_a_time_takes_an_earlier_ones_away() -> None:
+    assert _seconds(5) == {"cuboid.dev/stop-seconds": "5"}
+    assert _seconds(0) == {"cuboid.dev/stop-seconds": "0"}
+    assert _seconds(None) == {"cuboid.dev/stop-seconds": None}
+
+
+@given(st.binary(max_size=60).map(lambda data: data.replace(b"\n", b"")))
+def test_any_line_of_a_log_is_one_row_of_json(line: bytes) -> None:
+    row = json.loads(_as_json(b"2026-01-02T03:04:05Z " + line + b"\n", "app"))
+    assert row == {"container": "app", "time": "2026-01-02T03:04:05Z", "log": line.decode(errors="replace")}
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ({"metadata": {"name": "web"}}, ["web"]),
+        ({"items": [{"metadata": {"name": "a"}}, {"name": "data"}, {"id": "sha256:1"}]}, ["a", "data", "sha256:1"]),
+        ([{"metadata": {"name": "a"}}], ["a"]),
+        ({"removed": ["x"]}, []),
+    ],
+)
+def test_names_alone_are_those_of_the_things_in_an_answer(value: object, names: list[str]) -> None:
+    assert output.names(value) == names
 
 
 def test_since_reads_spans_and_times() -> None:

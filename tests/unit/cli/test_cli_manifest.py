@@ -129,7 +129,19 @@ def test_an_entrypoint_is_split_as_a_shell_would() -> None:
     assert found["args"] == ["x"]
 
 
-def test_users_are_numbers_and_names_are_explained() -> None:
+def test_user_numbers_are_the_security_contexts() -> None:
     assert container(user="1000:50")["securityContext"] == {"runAsUser": 1000, "runAsGroup": 50}
-    with pytest.raises(InvalidError, match="-u www"):
-        container(user="www")
+    assert "annotations" not in manifest.pod(manifest.RunOptions(image="i", user="0"))["metadata"]
+
+
+@pytest.mark.parametrize("user", ["www-data", "app:staff", "1000:staff", "_apt"])
+def test_user_names_are_left_to_the_image(user: str) -> None:
+    pod = manifest.pod(manifest.RunOptions(image="i", user=user))
+    assert pod["metadata"]["annotations"] == {"cuboid.dev/user": user}
+    assert "securityContext" not in pod["spec"]["containers"][0]
+
+
+@pytest.mark.parametrize("user", ["a b", ":", "a:", ":a", "-x", "x" * 65, "a:b:c", "1\n"])
+def test_what_is_no_user_is_refused_with_an_example(user: str) -> None:
+    with pytest.raises(InvalidError, match="not a user"):
+        container(user=user)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox import state as st
+from cuboid.node.sandbox.plan import plan
 from tests.harness.node import World, make_pod
 
 NEVER: dict[str, Any] = {"restartPolicy": "Never"}
@@ -117,6 +120,22 @@ def test_deleting_sends_the_stop_signal_and_sigkill_after_the_grace_period() -> 
     assert not any(isinstance(i, do.StopSignal) and i.kill for i in world.trace)
     world.advance(0.2)
     assert world.forgotten and world.nothing_left()
+
+
+def test_a_stop_has_the_seconds_that_it_was_given_in_place_of_the_pods_grace_period() -> None:
+    world = World(make_pod()).admit()
+    world.deaf.add("app")
+    world.update(make_pod(annotations={"cuboid.dev/state": "stopped", "cuboid.dev/stop-seconds": "3"}))
+    world.advance(2.9)
+    assert world.run().stage is st.RunStage.RUNNING
+    world.advance(0.2)
+    assert world.run().stage is st.RunStage.EXITED and world.vm is None
+
+
+@pytest.mark.parametrize("text", ["", "-1", "soon", "1.5", "9" * 9, "٣"])
+def test_a_stop_time_that_is_no_number_is_the_pods_own(text: str) -> None:
+    made = plan(make_pod(annotations={"cuboid.dev/stop-seconds": text}, terminationGracePeriodSeconds=7))
+    assert made.stop_grace == made.grace == 7
 
 
 def test_grace_zero_ends_the_vm_at_once() -> None:

@@ -85,6 +85,14 @@ def test_user_zero_is_not_taken_for_none() -> None:
     assert not made({}).user.HasField("uid")
 
 
+def test_a_user_named_in_the_annotation_wins_over_the_images_and_numbers_win_over_it() -> None:
+    assert made({}, annotations={"cuboid.dev/user": "www:data"}).user.name == "www:data"
+    call = made({"securityContext": {"runAsUser": 7}}, annotations={"cuboid.dev/user": "www"})
+    assert call.user.uid == 7
+    with pytest.raises(spec_container.CreateContainerError, match="longer than 128"):
+        made({}, annotations={"cuboid.dev/user": "x" * 129})
+
+
 def test_seccomp_is_on_unless_unconfined_or_privileged() -> None:
     assert not made({}).security.seccomp_unconfined
     assert made({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}).security.seccomp_unconfined

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-from cuboid.cli import common, status, streams
+from cuboid.cli import common, manifest, status, streams
 from cuboid.cli.api import Api, pods_path
 from cuboid.cli.output import Format, show, table
 from cuboid.lib.errors import ConflictError, InvalidError
@@ -24,7 +25,9 @@ LIST_PROCESSES = (
 def register(app: typer.Typer) -> None:
     interspersed = {"allow_interspersed_args": False}
     app.command(
-        "exec", help="Run a command in a pod.\n\nExample: cuboid exec -it web sh", context_settings=interspersed
+        "exec",
+        help="Run a command in a pod.\n\nExample: cuboid exec -it -u www-data web sh",
+        context_settings=interspersed,
     )(exec_)
     app.command("attach", help="Connect to a running container.\n\nExample: cuboid attach web (ctrl-p ctrl-q leaves)")(
         attach
@@ -37,6 +40,9 @@ def exec_(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="The command and its arguments.")],
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Connect stdin.")] = False,
     tty: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.")] = False,
+    user: Annotated[str, typer.Option("--user", "-u", help="NAME or UID, with :GROUP if wanted.")] = "",
+    workdir: Annotated[str, typer.Option("--workdir", "-w", help="Working directory.")] = "",
+    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="KEY=VALUE, or KEY for your own value.")] = None,
     container: common.Container = "",
     namespace: common.Namespace = "",
     output: common.Output = Format.TABLE,
@@ -45,9 +51,11 @@ def exec_(
         raise InvalidError("-t needs a terminal as stdin", hint="leave -t out, or use -i alone")
     api, namespace = common.connect(namespace)
     query = _query(container, interactive, tty) + [("command", part) for part in command]
+    query += [("env", row) for row in manifest.read_env(env or (), (), dict(os.environ))]
+    query += [(key, value) for key, value in (("user", user), ("workingDir", workdir)) if value]
     path = pods_path(namespace, pod, "exec")
-    if output is Format.JSON:
-        raise typer.Exit(_captured(api, path, query))
+    if output in (Format.JSON, Format.YAML):
+        raise typer.Exit(_captured(api, path, query, output))
     raise typer.Exit(streams.run_stream(api, path, query, stdin=interactive, tty=tty))
 
 
@@ -61,12 +69,10 @@ def _query(container: str, stdin: bool, tty: bool) -> list[tuple[str, str]]:
     return query + ([("container", container)] if container else [])
 
 
-def _captured(api: Api, path: str, query: list[tuple[str, str]]) -> int:
-    import json
-
+def _captured(api: Api, path: str, query: list[tuple[str, str]], output: Format) -> int:
     stdout, stderr, code = streams.capture(api, path, query)
     texts = {"stdout": stdout.decode(errors="replace"), "stderr": stderr.decode(errors="replace")}
-    print(json.dumps({"exitCode": code, **texts}, indent=2))
+    show({"exitCode": code, **texts}, output, lambda: None)
     return code
 
 

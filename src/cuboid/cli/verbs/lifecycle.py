@@ -17,23 +17,39 @@ from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, NotFoun
 Object = dict[str, Any]
 STATE = "cuboid.dev/state"
 RESTARTED = "cuboid.dev/restartedAt"
+STOP_SECONDS = "cuboid.dev/stop-seconds"
 MARGIN = 30.0  # seconds beyond a pod's own grace period before a verb gives up
 
 
 def register(app: typer.Typer) -> None:
-    app.command("stop", help="Stop pods; their disks stay.\n\nExample: cuboid stop web")(stop)
+    app.command("stop", help="Stop pods; their disks stay.\n\nExample: cuboid stop -t 5 web")(stop)
     app.command("start", help="Start stopped pods again.\n\nExample: cuboid start web")(start)
     app.command("restart", help="Stop and start the containers of pods.\n\nExample: cuboid restart web")(restart)
     app.command("rm", help="Remove pods and their disks; named volumes stay.\n\nExample: cuboid rm -f web")(rm)
 
 
-Time = Annotated[float, typer.Option("--time", "-t", help="Seconds to wait for the verb to be done.")]
+Grace = Annotated[
+    int | None,
+    typer.Option(
+        "--time", "-t", min=0, max=999_999, help="Seconds from SIGTERM to SIGKILL.", show_default="the pod's own"
+    ),
+]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait until it runs.")]
 
 
-def _annotate(api: Api, namespace: str, name: str, key: str, value: str | None) -> Object:
+def _annotate(api: Api, namespace: str, name: str, values: dict[str, str | None]) -> Object:
     common.get_pod(api, namespace, name)
-    patched: Object = api.patch(pods_path(namespace, name), {"metadata": {"annotations": {key: value}}})
+    patched: Object = api.patch(pods_path(namespace, name), {"metadata": {"annotations": values}})
     return patched
+
+
+def _grace(pod: Object, asked: int | None) -> float:
+    return float(pod["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked)
+
+
+def _seconds(asked: int | None) -> dict[str, str | None]:
+    """The annotation for one stop; without -t, what an earlier one has left is taken away."""
+    return {STOP_SECONDS: None if asked is None else str(asked)}
 
 
 def _wait(api: Api, namespace: str, name: str, done: Callable[[Object], bool], what: str, seconds: float) -> Object:
@@ -75,22 +91,24 @@ def _each(names: list[str], output: Format, act: Callable[[str], Object]) -> Non
 
 
 def stop(
-    pods: common.PodNames, seconds: Time = 60, namespace: common.Namespace = "", output: common.Output = Format.TABLE
+    pods: common.PodNames,
+    seconds: Grace = None,
+    namespace: common.Namespace = "",
+    output: common.Output = Format.TABLE,
 ) -> None:
     api, namespace = common.connect(namespace)
 
     def act(name: str) -> Object:
-        pod = _annotate(api, namespace, name, STATE, "stopped")
-        grace = float(pod["spec"].get("terminationGracePeriodSeconds", 30))
+        pod = _annotate(api, namespace, name, {STATE: "stopped", **_seconds(seconds)})
         with progress() as line:
             line.update(f"stopping {name}")
-            return _wait(api, namespace, name, _stopped, "stopped", max(seconds, grace + MARGIN))
+            return _wait(api, namespace, name, _stopped, "stopped", _grace(pod, seconds) + MARGIN)
 
     _each(pods, output, act)
 
 
 def start(
-    pods: common.PodNames, seconds: Time = 60, namespace: common.Namespace = "", output: common.Output = Format.TABLE
+    pods: common.PodNames, timeout: Timeout = 60, namespace: common.Namespace = "", output: common.Output = Format.TABLE
 ) -> None:
     api, namespace = common.connect(namespace)
 
@@ -100,26 +118,31 @@ def start(
             raise ConflictError(
                 f"{name} has ended and cannot be started again", hint="run it anew, or use --restart always"
             )
-        _annotate(api, namespace, name, STATE, None)
+        _annotate(api, namespace, name, {STATE: None})
         with progress() as line:
             line.update(f"starting {name}")
-            return _wait(api, namespace, name, _running, "running", seconds)
+            return _wait(api, namespace, name, _running, "running", timeout)
 
     _each(pods, output, act)
 
 
 def restart(
-    pods: common.PodNames, seconds: Time = 60, namespace: common.Namespace = "", output: common.Output = Format.TABLE
+    pods: common.PodNames,
+    seconds: Grace = None,
+    timeout: Timeout = 60,
+    namespace: common.Namespace = "",
+    output: common.Output = Format.TABLE,
 ) -> None:
     api, namespace = common.connect(namespace)
 
     def act(name: str) -> Object:
-        before = status.main_status(common.get_pod(api, namespace, name)).get("containerID", "")
-        _annotate(api, namespace, name, RESTARTED, rfc3339_micro(time.time()))
+        found = common.get_pod(api, namespace, name)
+        before = status.main_status(found).get("containerID", "")
+        _annotate(api, namespace, name, {RESTARTED: rfc3339_micro(time.time()), **_seconds(seconds)})
         with progress() as line:
             line.update(f"restarting {name}")
             again = lambda pod: _running(pod) and status.main_status(pod).get("containerID", "") != before  # noqa: E731
-            return _wait(api, namespace, name, again, "restarted", seconds)
+            return _wait(api, namespace, name, again, "restarted", _grace(found, seconds) + timeout)
 
     _each(pods, output, act)
 

@@ -1,18 +1,22 @@
-"""`cuboid logs`."""
+"""`cuboid logs`: of one container, or of all of a pod's, told apart by their names."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
 
 from cuboid.cli import common
-from cuboid.cli.api import pods_path
+from cuboid.cli.api import Api, pods_path
 from cuboid.cli.output import Format
 from cuboid.lib.errors import InvalidError
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LINE_LIMIT = 1 << 20  # bytes of a line that are held back until its end
 
 
 def register(app: typer.Typer) -> None:
@@ -22,35 +26,68 @@ def register(app: typer.Typer) -> None:
 def logs(
     pod: common.PodName,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
-    tail: Annotated[int, typer.Option("--tail", help="Only the last lines.")] = -1,
+    tail: Annotated[int, typer.Option("--tail", help="Only the last lines.", show_default="all")] = -1,
     since: Annotated[str, typer.Option("--since", help="Only newer than, like 10m or an RFC 3339 time.")] = "",
     timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="With the time of each line.")] = False,
     previous: Annotated[bool, typer.Option("--previous", "-p", help="Of the run before the last restart.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all-containers", "-a", help="Of every container, each line after its name.")
+    ] = False,
     container: common.Container = "",
     namespace: common.Namespace = "",
     output: common.Output = Format.TABLE,
 ) -> None:
+    if everything and container:
+        raise InvalidError("-a and -c exclude each other")
     api, namespace = common.connect(namespace)
     found = common.get_pod(api, namespace, pod)
-    query = {"container": common.choose_container(found, container), **_since(since)}
-    query |= {"tailLines": str(tail)} if tail >= 0 else {}
+    query = _since(since) | ({"tailLines": str(tail)} if tail >= 0 else {})
     as_json = output is Format.JSON
     for name, wanted in (("follow", follow), ("timestamps", timestamps or as_json), ("previous", previous)):
         query |= {name: "true"} if wanted else {}
-    with api.stream("GET", pods_path(namespace, pod, "log"), query=query) as response:
+    path = pods_path(namespace, pod, "log")
+    if not everything:
+        _print(api, path, query | {"container": common.choose_container(found, container)}, as_json)
+        return
+    names = common.container_names(found)
+    width = max(map(len, names))
+    with ThreadPoolExecutor(len(names)) as threads:
+        jobs = [threads.submit(_print_named, api, path, query, name, width, as_json) for name in names]
+    for job in jobs:
+        job.result()
+
+
+def _print(api: Api, path: str, query: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        for line in _lines(api, path, query):
+            sys.stdout.buffer.write(_as_json(line))
+            sys.stdout.buffer.flush()
+        return
+    with api.stream("GET", path, query=query) as response:
         while piece := response.read1(65536):
-            sys.stdout.buffer.write(_as_json(piece) if as_json else piece)
+            sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
 
 
-def _as_json(piece: bytes) -> bytes:
-    import json
+def _print_named(api: Api, path: str, query: dict[str, str], name: str, width: int, as_json: bool) -> None:
+    prefix = f"{name.ljust(width)} | ".encode()
+    for line in _lines(api, path, query | {"container": name}):
+        sys.stdout.buffer.write(_as_json(line, name) if as_json else prefix + line)
+        sys.stdout.buffer.flush()
 
-    rows = (line.partition(b" ") for line in piece.splitlines())
-    return b"".join(
-        json.dumps({"time": stamp.decode(errors="replace"), "log": text.decode(errors="replace")}).encode() + b"\n"
-        for stamp, _, text in rows
-    )
+
+def _lines(api: Api, path: str, query: dict[str, str]) -> Iterator[bytes]:
+    """Whole lines, each with its end; one without an end gets one."""
+    with api.stream("GET", path, query=query) as response:
+        while line := response.readline(LINE_LIMIT):
+            yield line if line.endswith(b"\n") else line + b"\n"
+
+
+def _as_json(line: bytes, container: str = "") -> bytes:
+    stamp, _, text = line.rstrip(b"\n").partition(b" ")
+    row = {"container": container} if container else {}
+    row |= {"time": stamp.decode(errors="replace"), "log": text.decode(errors="replace")}
+    return json.dumps(row).encode() + b"\n"
 
 
 def _since(text: str) -> dict[str, str]:

@@ -50,7 +50,7 @@ def run(
     disk: Annotated[str, typer.Option("--disk", help="Size of the writable layer, like 2g.")] = "",
     entrypoint: Annotated[str | None, typer.Option("--entrypoint", help="Replaces the image's ENTRYPOINT.")] = None,
     workdir: Annotated[str, typer.Option("--workdir", "-w", help="Working directory.")] = "",
-    user: Annotated[str, typer.Option("--user", "-u", help="UID[:GID].")] = "",
+    user: Annotated[str, typer.Option("--user", "-u", help="NAME or UID, with :GROUP if wanted.")] = "",
     restart: Annotated[str, typer.Option("--restart", help="no, on-failure or always.")] = "no",
     init_timeout: Annotated[
         float, typer.Option("--init-timeout", help="Seconds it may take to start; then it fails.")

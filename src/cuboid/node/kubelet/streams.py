@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket
@@ -23,6 +24,8 @@ from cuboid.node.kubelet.edge import GUEST_SECONDS, Edge, flag
 
 MAX_ARGS = 4096
 MAX_ARG_BYTES = 1 << 20  # of all arguments together
+MAX_PATH = 4096
+MAX_USER = 128
 
 Serve = Callable[[WebSocket, Edge], Awaitable[None]]
 
@@ -47,7 +50,7 @@ async def execute(socket: WebSocket, edge: Edge) -> None:
     args = socket.query_params.getlist("command")
     if not args or len(args) > MAX_ARGS or sum(map(len, args)) > MAX_ARG_BYTES:
         raise status.bad_request("you must specify at least 1 command for the container, and not too many")
-    call = pb.Exec(container=container, args=args, tty=channels.tty, stdin=channels.stdin)
+    call = pb.Exec(container=container, args=args, tty=channels.tty, stdin=channels.stdin, **_extras(socket))
     guest = view.guest()
     if channels.tty:
         await _on_terminal(socket, protocol, channels, guest, call)
@@ -55,6 +58,17 @@ async def execute(socket: WebSocket, edge: Edge) -> None:
     async with await within(GUEST_SECONDS, guest.exec(call), "starting a command in the guest") as stream:
         await socket.accept(subprotocol=protocol)
         await serve_command(ServerSocket(socket), protocol, channels, GuestCommand(guest, stream, args))
+
+
+def _extras(socket: WebSocket) -> dict[str, Any]:
+    """What Kubernetes' exec has no words for: `env` (repeated), `workingDir`, `user` (looked up in the container)."""
+    query = socket.query_params
+    env, cwd, user = query.getlist("env"), query.get("workingDir", ""), query.get("user", "")
+    if len(env) > MAX_ARGS or sum(map(len, env)) > MAX_ARG_BYTES or len(cwd) > MAX_PATH or len(user) > MAX_USER:
+        raise status.bad_request("env, workingDir or user of a command is too long")
+    if any("=" not in row or row.startswith("=") for row in env):
+        raise status.bad_request("env must be of the form KEY=VALUE")
+    return {"env": env, "cwd": cwd, **({"user": pb.User(name=user)} if user else {})}
 
 
 async def _on_terminal(socket: WebSocket, protocol: str, channels: Channels, guest: Guest, call: pb.Exec) -> None:

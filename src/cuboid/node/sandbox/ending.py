@@ -96,7 +96,7 @@ def stop_machine(draft: Draft) -> None:
     if draft.state.machine.stage in (VmStage.ABSENT, VmStage.ENDING):
         return
     if not draft.state.stop_deadline:
-        draft.set(stop_deadline=draft.now + draft.state.plan.grace)
+        draft.set(stop_deadline=draft.now + draft.state.plan.stop_grace)
     _end_within(draft, Why.STOPPED, draft.state.stop_deadline, at_once=False)
 
 

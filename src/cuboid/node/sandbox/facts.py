@@ -57,7 +57,7 @@ def _restart(draft: Draft) -> None:
         if draft.state.container(run.name).role is not Role.APP:
             continue
         if run.stage is RunStage.RUNNING:
-            containers.stop(draft, run, Why.RESTART, draft.now + draft.state.plan.grace)
+            containers.stop(draft, run, Why.RESTART, draft.now + draft.state.plan.stop_grace)
         elif run.stage is RunStage.EXITED:
             draft.run(run.name, done=False, retry_at=0.0, keep_root=True, reason="", message="")
 

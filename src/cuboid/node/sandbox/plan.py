@@ -11,6 +11,7 @@ from cuboid.kube.types import Container, Pod
 from cuboid.lib.errors import InvalidError
 
 DEFAULT_GRACE = 30  # seconds, Kubernetes' terminationGracePeriodSeconds
+STOP_DIGITS = 6  # of seconds that an annotation may give
 _UNSUPPORTED_HOST = "its machine is the pod's own, there is no host to share"
 
 
@@ -41,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     containers: tuple[ContainerPlan, ...]  # init containers and sidecars in their order, then the others
     restart_policy: str = "Always"
     grace: int = DEFAULT_GRACE
+    stop_grace: int = DEFAULT_GRACE  # of a stop or restart that is not the pod's end
     active_deadline: int | None = None  # seconds after the start
     init_timeout: float | None = None  # seconds after admission
     stopped: bool = False
@@ -54,6 +56,7 @@ def plan(pod: Pod) -> Plan:
     meta, spec = pod.metadata, pod.spec
     inits = [_container(c, Role.SIDECAR if c.restart_policy == "Always" else Role.INIT) for c in spec.init_containers]
     grace = spec.termination_grace_period_seconds
+    grace = DEFAULT_GRACE if grace is None else max(grace, 0)
     refusal, timeout = _refusal(pod), None
     try:
         timeout = _init_timeout(meta.annotations.get(names.INIT_TIMEOUT, ""))
@@ -63,7 +66,8 @@ def plan(pod: Pod) -> Plan:
         uid=meta.uid, namespace=meta.namespace, name=meta.name,
         containers=(*inits, *(_container(c, Role.APP) for c in spec.containers)),
         restart_policy=spec.restart_policy or "Always",
-        grace=DEFAULT_GRACE if grace is None else max(grace, 0),
+        grace=grace,
+        stop_grace=_stop_grace(meta.annotations.get(names.STOP_SECONDS, ""), grace),
         active_deadline=spec.active_deadline_seconds,
         init_timeout=timeout,
         stopped=meta.annotations.get(names.STATE) == names.STATE_STOPPED,
@@ -92,6 +96,11 @@ def default_pull_policy(image: str) -> str:
         return "IfNotPresent"
     _, colon, tag = image.rpartition("/")[2].partition(":")
     return "Always" if not colon or tag == "latest" else "IfNotPresent"
+
+
+def _stop_grace(text: str, own: int) -> int:
+    """The annotation's whole seconds; the pod's own grace period for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= STOP_DIGITS else own
 
 
 def _init_timeout(text: str) -> float | None:
