@@ -57,7 +57,7 @@ async def test_what_was_pushed_is_pulled(registry: str, layout: Path, tmp_path: 
     assert (image.digest, image.config, image.architecture) == (digest, CONFIG, "amd64")
     assert image.names == (f"{registry}/demo/app:1",)
     assert image.device_bytes == image.device.stat().st_size > 2 << 20
-    assert image.device.stat().st_mode & 0o777 == 0o444
+    assert image.device.stat().st_mode & 0o777 == 0o400
     phases = list(dict.fromkeys(step.phase for step in steps))
     assert phases == [Phase.RESOLVE, Phase.DOWNLOAD, Phase.CONVERT, Phase.DONE]
     downloads = [step for step in steps if step.phase is Phase.DOWNLOAD]

@@ -55,9 +55,9 @@ class LocalImageStore:
         self._settings = settings or ImageSettings()
         self._clock = clock or SystemClock()
         for name in _FOLDERS:
-            mode = 0o711 if name in ("devices", "empty") else 0o700
-            (state / name).mkdir(mode=mode, parents=True, exist_ok=True)
-        state.chmod(0o711)  # a VMM without privileges opens devices by path
+            (state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (state, state / "devices"):
+            folder.chmod(0o700)  # private images are in it; VMMs and converters are handed open descriptors
         self._records = RecordFolder(state / "records")
         self._blobs = BlobFolder(state / "blobs", state / "locks")
         self._holds = Holds(state / "holds")
@@ -185,7 +185,7 @@ class LocalImageStore:
         uuid = bytes.fromhex(found.device_key)[:16]
         async with self._conversions:
             await convert(layers, new, uuid, self._settings, empty_root=self._state / "empty", progress=step)
-        new.chmod(0o444)
+        new.chmod(0o400)
         new.rename(device)
         sync_folder(self._devices)
 

@@ -12,7 +12,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +149,11 @@ class Store:
         return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
 
     def _open(self) -> sqlite3.Connection:
+        """Secrets are in it: readable for nobody else. SQLite gives its `-wal` and `-shm` files the store's mode."""
+        self._path.touch(mode=0o600)
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(f"{self._path}{suffix}").chmod(0o600)
         try:
             db = self._connect()
             db.execute("PRAGMA journal_mode=WAL")
@@ -160,7 +165,6 @@ class Store:
             raise UnavailableError(
                 f"the store {self._path} can not be opened: {error}", hint="restore it from a backup or move it away"
             ) from error
-        self._path.chmod(0o600)
         found = db.execute("PRAGMA user_version").fetchone()[0]
         if found not in (0, _FORMAT):
             raise UnavailableError(f"the store {self._path} has format {found}, this version reads {_FORMAT}")

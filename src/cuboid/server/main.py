@@ -91,7 +91,6 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     serving = tls.server_context(authority.server("server", _names(host)))
     authority.server("node", _names(host))  # for the node agent of this machine, which runs as root
-    authority.server("node", _names(host))  # for the node agent's HTTPS API
     client_pair = authority.client("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
     tokens, admin = Tokens.open(folder), read_admin(folder)
     context = tls.client_context(authority.ca_file, client_pair)
@@ -144,7 +143,8 @@ def _raise_file_limit() -> None:
 def _hand_over(folder: Path, uid: int) -> None:
     """Give the store to the unprivileged user and become it. Keys and tokens stay with root: they are read."""
     data = folder / DATA
-    data.mkdir(mode=0o711, exist_ok=True)
+    data.mkdir(mode=0o700, exist_ok=True)
+    data.chmod(0o700)
     if os.geteuid() != 0 or uid == 0:
         return
     hidden = next((path for path in (folder, Path(os.__file__), Path(cuboid.__file__)) if not _open_to_all(path)), None)
@@ -176,6 +176,7 @@ def _config(context: Context, tokens: Tokens, serving: ssl.SSLContext) -> uvicor
         ws_ping_interval=None,
         lifespan="off",
         log_config=None,
+        log_level="warning",  # at "info" it writes the URL of every exec, with the command and the secrets in it
         access_log=False,
         server_header=False,
         date_header=False,

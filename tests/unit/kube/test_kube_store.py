@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -24,6 +25,20 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path / "store.db")
     yield opened
     opened.close()
+
+
+async def test_no_file_of_the_store_can_be_read_by_others(tmp_path: Path) -> None:
+    """Secrets are in all three of them, whatever the umask and whatever an older version left."""
+    (tmp_path / "store.db-wal").touch(mode=0o644)
+    before = os.umask(0)
+    try:
+        store = Store(tmp_path / "store.db")
+        await store.commit(Write(key("a"), b"secret", 0))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        store.close()
+    finally:
+        os.umask(before)
+    assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
 
 
 async def test_versions_grow_by_one_and_events_tell_what_happened(store: Store) -> None:

@@ -122,7 +122,7 @@ def test_the_taps_rules_name_only_the_pods_own_addresses() -> None:
     assert "ip saddr { 10.77.0.2 }" in text
     assert "ip6" not in text
     both = wire.ruleset("02:00:00:00:00:01", ["10.77.0.2/16", "fd77::2/64"])
-    assert both.index("nd-router-advert") < both.index("ip6 saddr { fd77::2, fe80::/10 }")
+    assert both.index("nd-router-advert") < both.index("ip6 saddr { fd77::2, fe80::ff:fe00:1 }")
 
 
 def test_the_guard_opens_the_settings_ports_and_the_resolver_only() -> None:
