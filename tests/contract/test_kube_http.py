@@ -241,10 +241,22 @@ def test_without_a_token_nothing_but_health_is_shown(server: ServerProcess, http
 
 
 def test_secrets_of_the_server_are_private_and_not_logged(server: ServerProcess) -> None:
-    for name in ("ca.key", "server.key", "kubelet-client.key", "admin.token", "tokens.json", STORE_FILE):
+    for name in ("ca.key", "server.key", "node.key", "kubelet-client.key", "admin.token", "tokens.json"):
         assert (server.folder / name).stat().st_mode & 0o077 == 0, name
+    store = server.folder / STORE_FILE
+    assert [p for p in (store.parent, *store.parent.glob(f"{store.name}*")) if p.stat().st_mode & 0o077] == []
     assert server.token not in server.log()
     assert server.token not in (server.folder / "tokens.json").read_text()
+
+
+def test_the_command_of_an_exec_is_not_logged(server: ServerProcess, http: httpx.Client) -> None:
+    upgrade = {
+        "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Protocol": "v5.channel.k8s.io",
+    }  # fmt: skip
+    answer = http.get(f"{PODS}/none/exec", params={"command": "--password=hunter2"}, headers=upgrade)
+    assert answer.status_code == 404
+    assert "hunter2" not in server.log()
 
 
 def test_a_namespace_takes_its_contents_with_it(http: httpx.Client) -> None:

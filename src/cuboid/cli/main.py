@@ -78,9 +78,11 @@ def main() -> None:
     try:
         build(sys.argv[1:])(standalone_mode=True)
     except errors.CuboidError as error:
-        print(f"cuboid: {error.message}", file=sys.stderr)
+        from cuboid.cli.output import clean  # it holds what a guest or a registry said
+
+        print(f"cuboid: {clean(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"  try: {error.hint}", file=sys.stderr)
+            print(f"  try: {clean(error.hint)}", file=sys.stderr)
         sys.exit(exit_code(error))
     except BrokenPipeError:
         sys.stderr.close()

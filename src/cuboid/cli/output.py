@@ -24,7 +24,8 @@ class Format(enum.StrEnum):
 
 COLOURS = {"Running": "32", "Completed": "2", "Succeeded": "2", "Stopped": "2", "Pending": "33", "Terminating": "33"}
 PROBLEM = re.compile(r"Err|Error|Failed|BackOff|Killed|Timeout|Died|Panic|Invalid|CannotRun|Unsupported")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# C0 and C1, what turns the direction of writing round or has no width, and other line ends than \n.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
 def colour_wanted(stream: Any = None) -> bool:
@@ -34,7 +35,12 @@ def colour_wanted(stream: Any = None) -> bool:
 
 def clean(text: str) -> str:
     """Text from a guest or registry with its control characters made visible: it must not drive the terminal."""
-    return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+    return CONTROL.sub(_visible, text)
+
+
+def _visible(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def paint(text: str, status: str | None = None) -> str:

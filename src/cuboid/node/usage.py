@@ -22,6 +22,7 @@ FRESH_SECONDS = 0.25  # a sample this young answers the next question too
 OLD_SECONDS = 60.0  # an older sample is no base for a rate
 STATS_SECONDS = 3.0  # a guest must answer within this time
 AT_ONCE = 32  # guests asked at the same time
+INTERFACE_NAME, VOLUME_NAME, MOST_ITEMS = 15, 63, 64  # Linux' limit, Kubernetes' limit, and enough of each
 MOST_CORES = 4096  # a rate above it is a guest's invention
 
 
@@ -117,14 +118,16 @@ class StatsBook:
 
 
 def _known(stats: pb.Stats, containers: list[str]) -> pb.Stats:
-    """Without containers that the pod does not have."""
-    if all(c.name in containers for c in stats.containers) and len(stats.containers) <= len(containers):
-        return stats
-    named = {c.name: c for c in stats.containers if c.name in containers}
+    """Each container of the pod once, and of the rest no more than a pod can have: all of it goes into answers that
+    speak of other pods too."""
     kept = pb.Stats()
     kept.CopyFrom(stats)
-    del kept.containers[:]
-    kept.containers.extend(named.values())
+    named = {c.name: c for c in stats.containers if c.name in containers}
+    interfaces = {i.name: i for i in stats.interfaces if len(i.name) <= INTERFACE_NAME}
+    volumes = {v.name: v for v in stats.volumes if len(v.name) <= VOLUME_NAME}
+    for field_name, items in (("containers", named), ("interfaces", interfaces), ("volumes", volumes)):
+        kept.ClearField(field_name)
+        getattr(kept, field_name).extend(list(items.values())[:MOST_ITEMS])
     return kept
 
 

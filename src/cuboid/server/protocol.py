@@ -1,26 +1,43 @@
-"""HTTP/1.1 of uvicorn with what it lacks: a limit on the size of request headers, also of callers that nobody knows."""
+"""HTTP/1.1 of uvicorn with what it lacks: limits on the size of request headers and on the time they take, also for
+callers that nobody knows."""
 
 from __future__ import annotations
+
+import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEADERS = 64 * 1024
 """Bytes of a request before its body."""
+HEADER_SECONDS = 20.0
+"""Time from the connection, or the first byte of a later request, to the end of the headers."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Answers 400 and closes when the headers go on for too long, in many fields or in one."""
+    """Answers 400 and closes when the headers go on for too long, in many fields or in one; hangs up on those that
+    never come to an end: unfinished requests of strangers would use up the descriptors."""
 
     _in_headers = False
     _header_bytes = 0
+    _header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._headers_came()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         self._in_headers = True
         self._header_bytes = 0
+        self._expect_headers()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
+        self._headers_came()
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -30,3 +47,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._header_bytes += len(data)
         if self._header_bytes > MAX_HEADERS:
             self.send_400_response(f"Request headers of more than {MAX_HEADERS} bytes.")
+
+    def _expect_headers(self) -> None:
+        if self._header_timer is None:
+            self._header_timer = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def _headers_came(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuboid.cli import api, config, output, streams
+from cuboid.cli import main as main_module
 from cuboid.cli.main import exit_code
 from cuboid.cli.verbs import cp
 from cuboid.cli.verbs.lifecycle import _seconds
@@ -24,6 +25,23 @@ def test_text_of_a_guest_cannot_drive_the_terminal(text: str) -> None:
     assert not any(
         (ord(letter) < 32 and letter not in "\t\n") or 127 <= ord(letter) < 160 for letter in output.clean(text)
     )
+
+
+def test_writing_that_is_turned_round_is_shown_as_it_is() -> None:
+    assert output.clean("safe \u202efdp.exe\u2066 \u200bx\u2028") == "safe \\u202efdp.exe\\u2066 \\u200bx\\u2028"
+    assert output.clean("na\u00efve \u65e5\u672c \U0001f600") == "na\u00efve \u65e5\u672c \U0001f600"
+
+
+def test_an_error_that_quotes_a_guest_does_not_drive_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise errors.InvalidError("a\033]0;owned\007", hint="\033[2J")
+
+    monkeypatch.setattr(main_module, "build", fail)
+    with pytest.raises(SystemExit):
+        main_module.main()
+    assert capsys.readouterr().err == "cuboid: a\\x1b]0;owned\\x07\n  try: \\x1b[2J\n"
 
 
 def test_a_table_is_padded_and_free_of_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,6 +143,18 @@ async def test_containers_that_the_pod_does_not_have_are_not_believed(world: Wor
     assert "ghost" not in NodeMetrics().text(found).decode()
 
 
+async def test_one_guest_cannot_swell_an_answer_about_all_pods() -> None:
+    containers = [pb.ContainerStats(name="main", pids=number) for number in range(1000)]
+    interfaces = [pb.InterfaceStats(name=f"if{number % 500}") for number in range(1000)]
+    interfaces.append(pb.InterfaceStats(name="i" * 100_000))
+    volumes = [pb.VolumeStats(name=f"v{number}" * 9) for number in range(1000)]
+    volumes.append(pb.VolumeStats(name="v" * 100_000))
+    kept = usage._known(pb.Stats(containers=containers, interfaces=interfaces, volumes=volumes), ["main"])
+    assert [c.pids for c in kept.containers] == [999]
+    assert len(kept.interfaces) == len(kept.volumes) == len({i.name for i in kept.interfaces}) == usage.MOST_ITEMS
+    assert len(kept.SerializeToString()) < 10_000
+
+
 async def test_the_three_forms_agree(world: World) -> None:
     found = await world.book.usage()
     told = summary(found, "node-1", 0.0)["pods"][0]
