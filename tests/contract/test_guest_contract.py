@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cuboid.guest import agent_pb2 as pb
+from cuboid.guest.base import Stream
 from cuboid.guest.client import AgentClient
 from cuboid.guest.errors import CommandError, GuestConflictError, GuestError, GuestNotFoundError
 from cuboid.guest.fake import FakeAgent
@@ -184,6 +185,48 @@ async def test_the_log_can_be_read_followed_and_acknowledged(guest: Guest, rig: 
     async with asyncio.timeout(10):
         _, reply = await follower
     assert reply.logs.first_offset == 0
+
+
+async def test_who_asks_for_the_history_gets_everything_from_the_start_once_and_in_order(
+    guest: Guest, rig: Rig
+) -> None:
+    await guest.client.setup(rig.setup)
+    await guest.client.start_container(container(args=["cat"], stdin=True, tty=False))
+    call = pb.Attach(container="app", stdin=True, stdout=True, stderr=True)
+    async with await guest.client.attach(call) as stream:  # this one takes no history
+        await stream.send(b"first\n")
+        await stream.send(b"second\n")
+        assert await text_of(stream, 13) == b"first\nsecond\n"
+    call.history = True
+    async with await guest.client.attach(call) as stream:
+        await stream.send(b"third\n")
+        assert await text_of(stream, 19) == b"first\nsecond\nthird\n"
+    await guest.client.signal("app", 9)
+    await guest.exited("app")
+    with pytest.raises(GuestConflictError):
+        await collect(await guest.client.attach(call))
+
+
+async def test_the_history_outlives_the_container(guest: Guest, rig: Rig) -> None:
+    await guest.client.setup(rig.setup)
+    await guest.client.start_container(container(args=["cat"], stdin=True))
+    async with await guest.client.attach(pb.Attach(container="app", stdin=True, stdout=True)) as stream:
+        await stream.send(b"said\n")
+        assert await text_of(stream, 5) == b"said\n"
+    await guest.client.signal("app", 9)
+    await guest.exited("app")
+    output, reply = await collect(await guest.client.attach(pb.Attach(container="app", stdout=True, history=True)))
+    assert (output, reply.exit.signal) == ({1: b"said\n"}, 9)
+
+
+async def text_of(stream: Stream, count: int) -> bytes:
+    text = b""
+    async with asyncio.timeout(20):
+        async for _, data in stream.received():
+            text += data
+            if len(text) >= count:
+                break
+    return text
 
 
 async def test_a_port_forward_to_a_closed_port_fails_in_words(guest: Guest, rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ pub fn say(message: &str) {
 
 /// The reason on the console, then the end of the machine.
 pub fn fatal(reason: &str) -> ! {
+    await_console();
     say(&format!("fatal: {reason}"));
     end_machine()
 }
@@ -70,6 +72,8 @@ pub fn prepare() -> Outcome<Options> {
     let line = fs::read_to_string("/proc/cmdline").context("reading the kernel's command line")?;
     let options = Options::parse(&line);
     modules::load_list(Path::new("/etc/modules.load"))?;
+    // The bus of hvc0 is one of them.
+    open_console();
     Ok(options)
 }
 
@@ -100,14 +104,20 @@ fn mount_all() -> Outcome<()> {
     fs::create_dir_all(RUN).context("making the run folder")
 }
 
-/// The kernel gave PID 1 the console if it had one; with a late console (hvc0) it did not.
-fn open_console() {
-    for path in ["/dev/console", "/dev/hvc0"] {
-        if let Ok(console) = fs::OpenOptions::new().read(true).write(true).open(path) {
-            // Without a console there is nobody to tell.
-            let _ = process::place(console.as_fd(), 1).and_then(|()| process::place(console.as_fd(), 2));
+/// The kernel gave PID 1 the console if it had one; with a late console (hvc0) it did not. False: there is none yet.
+fn open_console() -> bool {
+    let open = |path: &&str| fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path).ok();
+    let Some(console) = ["/dev/hvc0", "/dev/console"].iter().find_map(open) else { return false };
+    process::place(console.as_fd(), 1).and_then(|()| process::place(console.as_fd(), 2)).is_ok()
+}
+
+/// A port announces itself some time after its bus has been found. Without a console there is nobody to tell.
+fn await_console() {
+    for _ in 0..100 {
+        if open_console() {
             return;
         }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

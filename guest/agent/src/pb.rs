@@ -424,8 +424,6 @@ pub struct StartContainer {
     /// keep the writable layer of the last attempt (docker restart); Kubernetes: false
     #[prost(bool, tag = "18")]
     pub keep_root: bool,
-    #[prost(string, tag = "19")]
-    pub cgroup_name: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "20")]
     pub probes: ::prost::alloc::vec::Vec<Probe>,
     #[prost(message, repeated, tag = "21")]
@@ -434,6 +432,9 @@ pub struct StartContainer {
     pub devices: ::prost::alloc::vec::Vec<DeviceNode>,
     #[prost(string, tag = "23")]
     pub hostname: ::prost::alloc::string::String,
+    /// an Attach with history comes soon: output that the history cannot hold waits for it, 15 s at most
+    #[prost(bool, tag = "24")]
+    pub await_attach: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct User {
@@ -696,7 +697,9 @@ pub struct Exec {
     #[prost(uint32, tag = "11")]
     pub timeout_ms: u32,
 }
-/// Live output from now on (no history: see Logs) and stdin. Several at once are allowed. RESET or END leaves the container be.
+/// Live output from now on and stdin. Several at once are allowed. RESET or END leaves the container be.
+/// `history`: first what was written since the start, the newest 64 KiB of it, then what follows, without gap or double;
+/// the first to ask gets it, even after the end. What came before: see Logs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Attach {
     #[prost(string, tag = "1")]
@@ -707,6 +710,8 @@ pub struct Attach {
     pub stdout: bool,
     #[prost(bool, tag = "4")]
     pub stderr: bool,
+    #[prost(bool, tag = "5")]
+    pub history: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resize {
@@ -778,8 +783,6 @@ pub struct CopyIn {
     pub container: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub path: ::prost::alloc::string::String,
-    #[prost(bool, tag = "3")]
-    pub follow: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CopyOut {
@@ -910,7 +913,7 @@ pub struct Event {
     pub number: u64,
     #[prost(uint64, tag = "2")]
     pub unix_ns: u64,
-    #[prost(oneof = "event::Event", tags = "3, 4, 5, 6, 7")]
+    #[prost(oneof = "event::Event", tags = "3, 4, 5, 6, 7, 8")]
     pub event: ::core::option::Option<event::Event>,
 }
 /// Nested message and enum types in `Event`.
@@ -927,6 +930,8 @@ pub mod event {
         Warning(super::Warning),
         #[prost(message, tag = "7")]
         ProbeFailed(super::ProbeFailed),
+        #[prost(message, tag = "8")]
+        VolumeOverLimit(super::VolumeOverLimit),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -979,4 +984,12 @@ pub struct OutOfMemory {
 pub struct Warning {
     #[prost(string, tag = "1")]
     pub message: ::prost::alloc::string::String,
+}
+/// A disk volume holds more than its size_bytes. Told once.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VolumeOverLimit {
+    #[prost(string, tag = "1")]
+    pub volume: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub limit_bytes: u64,
 }

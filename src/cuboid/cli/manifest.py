@@ -56,6 +56,7 @@ class RunOptions:
     tmpfs: tuple[str, ...] = ()
     hostname: str = ""
     tty_size: str = ""
+    attach: bool = False  # the caller attaches at once
     pull_secret: str = ""
 
 
@@ -82,6 +83,8 @@ def pod(options: RunOptions) -> Object:
         annotations["cuboid.dev/init-timeout"] = f"{options.init_timeout:g}"
     if options.tty_size:
         annotations["cuboid.dev/tty-size"] = options.tty_size
+    if options.attach:
+        annotations["cuboid.dev/attach"] = "true"
     if options.user and not USER_IDS.fullmatch(options.user):
         annotations[USER] = options.user
     if annotations:

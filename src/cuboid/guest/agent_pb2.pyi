@@ -330,7 +330,7 @@ class Shutdown(_message.Message):
     def __init__(self) -> None: ...
 
 class StartContainer(_message.Message):
-    __slots__ = ("name", "attempt", "image", "args", "env", "cwd", "user", "security", "mounts", "resources", "rlimits", "tty", "stdin", "stdin_once", "tty_rows", "tty_cols", "termination_message_path", "keep_root", "cgroup_name", "probes", "tmpfs", "devices", "hostname")
+    __slots__ = ("name", "attempt", "image", "args", "env", "cwd", "user", "security", "mounts", "resources", "rlimits", "tty", "stdin", "stdin_once", "tty_rows", "tty_cols", "termination_message_path", "keep_root", "probes", "tmpfs", "devices", "hostname", "await_attach")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -349,11 +349,11 @@ class StartContainer(_message.Message):
     TTY_COLS_FIELD_NUMBER: _ClassVar[int]
     TERMINATION_MESSAGE_PATH_FIELD_NUMBER: _ClassVar[int]
     KEEP_ROOT_FIELD_NUMBER: _ClassVar[int]
-    CGROUP_NAME_FIELD_NUMBER: _ClassVar[int]
     PROBES_FIELD_NUMBER: _ClassVar[int]
     TMPFS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    AWAIT_ATTACH_FIELD_NUMBER: _ClassVar[int]
     name: str
     attempt: int
     image: str
@@ -372,12 +372,12 @@ class StartContainer(_message.Message):
     tty_cols: int
     termination_message_path: str
     keep_root: bool
-    cgroup_name: str
     probes: _containers.RepeatedCompositeFieldContainer[Probe]
     tmpfs: _containers.RepeatedCompositeFieldContainer[Tmpfs]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceNode]
     hostname: str
-    def __init__(self, name: _Optional[str] = ..., attempt: _Optional[int] = ..., image: _Optional[str] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., security: _Optional[_Union[Security, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., rlimits: _Optional[_Iterable[_Union[Rlimit, _Mapping]]] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., stdin_once: _Optional[bool] = ..., tty_rows: _Optional[int] = ..., tty_cols: _Optional[int] = ..., termination_message_path: _Optional[str] = ..., keep_root: _Optional[bool] = ..., cgroup_name: _Optional[str] = ..., probes: _Optional[_Iterable[_Union[Probe, _Mapping]]] = ..., tmpfs: _Optional[_Iterable[_Union[Tmpfs, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceNode, _Mapping]]] = ..., hostname: _Optional[str] = ...) -> None: ...
+    await_attach: bool
+    def __init__(self, name: _Optional[str] = ..., attempt: _Optional[int] = ..., image: _Optional[str] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., security: _Optional[_Union[Security, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., rlimits: _Optional[_Iterable[_Union[Rlimit, _Mapping]]] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., stdin_once: _Optional[bool] = ..., tty_rows: _Optional[int] = ..., tty_cols: _Optional[int] = ..., termination_message_path: _Optional[str] = ..., keep_root: _Optional[bool] = ..., probes: _Optional[_Iterable[_Union[Probe, _Mapping]]] = ..., tmpfs: _Optional[_Iterable[_Union[Tmpfs, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceNode, _Mapping]]] = ..., hostname: _Optional[str] = ..., await_attach: _Optional[bool] = ...) -> None: ...
 
 class User(_message.Message):
     __slots__ = ("name", "uid", "gid", "supplementary", "must_be_non_root")
@@ -619,16 +619,18 @@ class Exec(_message.Message):
     def __init__(self, container: _Optional[str] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., rows: _Optional[int] = ..., cols: _Optional[int] = ..., privileged: _Optional[bool] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
 
 class Attach(_message.Message):
-    __slots__ = ("container", "stdin", "stdout", "stderr")
+    __slots__ = ("container", "stdin", "stdout", "stderr", "history")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     STDIN_FIELD_NUMBER: _ClassVar[int]
     STDOUT_FIELD_NUMBER: _ClassVar[int]
     STDERR_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     container: str
     stdin: bool
     stdout: bool
     stderr: bool
-    def __init__(self, container: _Optional[str] = ..., stdin: _Optional[bool] = ..., stdout: _Optional[bool] = ..., stderr: _Optional[bool] = ...) -> None: ...
+    history: bool
+    def __init__(self, container: _Optional[str] = ..., stdin: _Optional[bool] = ..., stdout: _Optional[bool] = ..., stderr: _Optional[bool] = ..., history: _Optional[bool] = ...) -> None: ...
 
 class Resize(_message.Message):
     __slots__ = ("container", "stream", "rows", "cols")
@@ -697,14 +699,12 @@ class AckLogs(_message.Message):
     def __init__(self, container: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class CopyIn(_message.Message):
-    __slots__ = ("container", "path", "follow")
+    __slots__ = ("container", "path")
     CONTAINER_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
-    FOLLOW_FIELD_NUMBER: _ClassVar[int]
     container: str
     path: str
-    follow: bool
-    def __init__(self, container: _Optional[str] = ..., path: _Optional[str] = ..., follow: _Optional[bool] = ...) -> None: ...
+    def __init__(self, container: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
 
 class CopyOut(_message.Message):
     __slots__ = ("container", "path")
@@ -835,7 +835,7 @@ class ContainerState(_message.Message):
     def __init__(self, name: _Optional[str] = ..., attempt: _Optional[int] = ..., running: _Optional[bool] = ..., pid: _Optional[int] = ..., started_unix_ns: _Optional[int] = ..., exit: _Optional[_Union[ExitStatus, _Mapping]] = ..., started_probe_ok: _Optional[bool] = ..., ready_probe_ok: _Optional[bool] = ..., live_probe_ok: _Optional[bool] = ..., log_end_offset: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("number", "unix_ns", "exited", "probe", "oom", "warning", "probe_failed")
+    __slots__ = ("number", "unix_ns", "exited", "probe", "oom", "warning", "probe_failed", "volume_over_limit")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     EXITED_FIELD_NUMBER: _ClassVar[int]
@@ -843,6 +843,7 @@ class Event(_message.Message):
     OOM_FIELD_NUMBER: _ClassVar[int]
     WARNING_FIELD_NUMBER: _ClassVar[int]
     PROBE_FAILED_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_OVER_LIMIT_FIELD_NUMBER: _ClassVar[int]
     number: int
     unix_ns: int
     exited: ContainerExited
@@ -850,7 +851,8 @@ class Event(_message.Message):
     oom: OutOfMemory
     warning: Warning
     probe_failed: ProbeFailed
-    def __init__(self, number: _Optional[int] = ..., unix_ns: _Optional[int] = ..., exited: _Optional[_Union[ContainerExited, _Mapping]] = ..., probe: _Optional[_Union[ProbeChanged, _Mapping]] = ..., oom: _Optional[_Union[OutOfMemory, _Mapping]] = ..., warning: _Optional[_Union[Warning, _Mapping]] = ..., probe_failed: _Optional[_Union[ProbeFailed, _Mapping]] = ...) -> None: ...
+    volume_over_limit: VolumeOverLimit
+    def __init__(self, number: _Optional[int] = ..., unix_ns: _Optional[int] = ..., exited: _Optional[_Union[ContainerExited, _Mapping]] = ..., probe: _Optional[_Union[ProbeChanged, _Mapping]] = ..., oom: _Optional[_Union[OutOfMemory, _Mapping]] = ..., warning: _Optional[_Union[Warning, _Mapping]] = ..., probe_failed: _Optional[_Union[ProbeFailed, _Mapping]] = ..., volume_over_limit: _Optional[_Union[VolumeOverLimit, _Mapping]] = ...) -> None: ...
 
 class ContainerExited(_message.Message):
     __slots__ = ("name", "attempt", "exit")
@@ -905,3 +907,11 @@ class Warning(_message.Message):
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     message: str
     def __init__(self, message: _Optional[str] = ...) -> None: ...
+
+class VolumeOverLimit(_message.Message):
+    __slots__ = ("volume", "limit_bytes")
+    VOLUME_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    volume: str
+    limit_bytes: int
+    def __init__(self, volume: _Optional[str] = ..., limit_bytes: _Optional[int] = ...) -> None: ...

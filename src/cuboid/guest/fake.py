@@ -45,6 +45,7 @@ class FakeContainer:
     log_start: int = 0
     exit: pb.ExitStatus | None = None
     attached: list[FakeStream] = field(default_factory=list)
+    history: list[tuple[int, bytes]] | None = field(default_factory=list)  # until somebody takes it
     stdin: bytearray = field(default_factory=bytearray)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -190,6 +191,8 @@ class FakeAgent:
         source = "stdout" if channel == 1 else "stderr"
         container.log += f"{stamp} {source} F ".encode() + line + b"\n"
         container.changed.set()
+        if container.history is not None:
+            container.history.append((channel, line + b"\n"))
         for stream in [stream for stream in container.attached if not stream.over]:
             await stream.send(line + b"\n", channel)
 
@@ -282,12 +285,23 @@ class FakeAgent:
         return pb.Reply(exit=pb.ExitStatus(code=code, started_unix_ns=started, finished_unix_ns=time.time_ns()))
 
     async def _do_attach(self, call: pb.Attach, stream: FakeStream) -> pb.Reply:
-        container = self._running(call.container)
+        container = self._container(call.container)
+        history = container.history if call.history else None
+        if history is None:
+            self._running(call.container)
+        else:
+            container.history = None
         container.attached.append(stream)
+        for channel, written in history or ():
+            await stream.send(written, channel)
+        if container.exit is not None:
+            return pb.Reply(exit=container.exit)
         try:
             while True:
                 _, data = await stream.receive()
                 container.stdin += data or b""
+                for line in (data or b"").splitlines() if list(container.call.args) == ["cat"] else ():
+                    await self.write(call.container, line)
         finally:
             if stream in container.attached:
                 container.attached.remove(stream)

@@ -25,6 +25,9 @@ USER = "cuboid.dev/user"
 TTY_SIZE = "cuboid.dev/tty-size"
 """`ROWSxCOLS`, the first size of a container's terminal."""
 
+ATTACH = "cuboid.dev/attach"
+"""`true` when whoever made the pod attaches as soon as its containers have started: their first output waits for it."""
+
 ACCEL = "cuboid.dev/accel"
 ACCEL_REASON = "cuboid.dev/accel-reason"
 """On a Node: what runs its VMs (`kvm`, `tcg`), and one sentence why."""

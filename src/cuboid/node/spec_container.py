@@ -36,8 +36,12 @@ def start_container(
         mounts=mounts(pod, container, env), resources=resources(container),
         tty=container.tty, stdin=container.stdin, stdin_once=container.stdin_once, tty_rows=rows, tty_cols=cols,
         termination_message_path=container.termination_message_path, keep_root=keep_root,
-        probes=probes(container), devices=_devices(),
+        probes=probes(container), devices=_devices(), await_attach=_awaits_attach(pod, attempt),
     )  # fmt: skip
+
+
+def _awaits_attach(pod: Pod, attempt: int) -> bool:
+    return attempt == 0 and pod.metadata.annotations.get(names.ATTACH) == "true"
 
 
 def command(container: Container, config: ImageConfig, env: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from cuboid.guest.fake import Script
 from cuboid.kube.types import secret
 from cuboid.lib.errors import InvalidError, UnsupportedError
 from cuboid.node.records import Record, Records
+from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import state as st
 from cuboid.node.sandbox.plan import plan
 from cuboid.node.steps import guest_events
@@ -243,6 +244,18 @@ async def test_whatever_a_guest_tells_of_an_end_stays_within_bounds(
     told = cast(Any, await guest_events.convert(work, event))
     assert 0 <= told.code <= 255 and 0 <= told.signal < 128 and len(told.message) <= 4096
     assert told.finished_at <= work.now + guest_events.CLOCK_SKEW
+
+
+async def test_a_volume_beyond_its_limit_evicts_only_if_the_pod_gave_it_one() -> None:
+    volumes = [{"name": "small", "emptyDir": {"sizeLimit": "10Mi"}}, {"name": "free", "emptyDir": {}}]
+    work = cast(Any, SimpleNamespace(now=1.0, pod=make_pod(volumes=volumes)))
+    told = [await guest_events.convert(work, over_limit(name)) for name in ("small", "free", "other")]
+    text = 'Usage of EmptyDir volume "small" exceeds the limit "10Mi".'
+    assert told == [ev.Evicted(at=1.0, message=text), None, None]
+
+
+def over_limit(name: str) -> pb.Event:
+    return pb.Event(volume_over_limit=pb.VolumeOverLimit(volume=name, limit_bytes=1))
 
 
 def test_a_logs_end_is_its_last_lines_without_prefixes(tmp_path: Path) -> None:

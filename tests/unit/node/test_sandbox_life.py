@@ -211,6 +211,14 @@ def test_the_active_deadline_fails_the_pod() -> None:
     assert world.nothing_left() and not world.state.gone
 
 
+def test_a_pod_that_takes_more_than_it_may_is_evicted() -> None:
+    world = World(make_pod()).admit()
+    world.send(ev.Evicted(at=world.now, message="too much"))
+    world.settle()
+    assert (world.state.phase, world.state.reason, world.state.message) == ("Failed", "Evicted", "too much")
+    assert world.nothing_left()
+
+
 def test_the_init_timeout_names_what_has_not_started() -> None:
     world = World(make_pod(annotations={"cuboid.dev/init-timeout": "5"}))
     world.mute.add("PullImage")

@@ -1,4 +1,4 @@
-//! Attaching to a running container: its output from now on, and its standard input.
+//! Attaching to a container: its output from now on or from its start, and its standard input.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,14 +18,26 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Serves one attachment to its end. The container stays whatever happens here.
 pub async fn attach(container: Rc<Container>, call: pb::Attach, stream: StreamHandle) -> Outcome<()> {
-    container.require_running()?;
+    let history = if call.history { container.history.take() } else { None };
+    if history.is_none() {
+        container.require_running()?;
+    }
+    // Who listens to a container that has ended hears the end at once: the sender is dropped.
     let (sender, mut pieces) = mpsc::channel(WAITING);
-    container.listeners.borrow_mut().push(sender);
+    container.listeners.borrow_mut().extend(Some(sender).filter(|_| container.is_running()));
     let stdin = container.stdin.borrow().clone().filter(|_| call.stdin);
     let output = async {
-        while let Some((channel, bytes)) = pieces.recv().await {
+        let send = async |channel: u8, bytes: &[u8]| {
             let wanted = if channel == 2 { call.stderr } else { call.stdout };
-            if wanted && stream.send(channel, &bytes).await.is_err() {
+            !wanted || stream.send(channel, bytes).await.is_ok()
+        };
+        for (channel, bytes) in history.unwrap_or_default() {
+            if !send(channel, &bytes).await {
+                return;
+            }
+        }
+        while let Some((channel, bytes)) = pieces.recv().await {
+            if !send(channel, &bytes).await {
                 return;
             }
         }

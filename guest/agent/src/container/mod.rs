@@ -5,6 +5,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod child;
 pub mod exec;
+pub mod history;
 pub mod io;
 pub mod layers;
 pub mod limits;
@@ -29,6 +30,7 @@ use crate::pb;
 use crate::rooted::Rooted;
 use crate::sys::process;
 use cgroup::Cgroup;
+use history::History;
 use io::Port;
 use layers::Layers;
 use rootfs::Terminals;
@@ -60,6 +62,7 @@ pub struct Container {
     pub stdin: RefCell<Option<Rc<Port>>>,
     /// The terminal, or standard output.
     pub output: Rc<Port>,
+    pub history: History,
     pub listeners: RefCell<Vec<mpsc::Sender<(u8, Bytes)>>>,
     pub health: Cell<Health>,
 }

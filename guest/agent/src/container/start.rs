@@ -13,6 +13,7 @@ use tokio::task::spawn_local;
 
 use super::cgroup::Cgroup;
 use super::child::{self, Program, Stdio};
+use super::history::History;
 use super::io::{Ends, Output, PIECE, Port};
 use super::layers::Layers;
 use super::rootfs::{FileMount, Terminals, View, VolumeMount};
@@ -33,7 +34,7 @@ const MESSAGE_LIMIT: u64 = 4_096;
 /// Starts it, or answers as the first call did when it is the same (name, attempt).
 pub async fn start(agent: &Rc<Agent>, call: pb::StartContainer) -> Outcome<pb::Started> {
     check_name(&call.name)?;
-    crate::probe::check_supported(&call.probes)?;
+    crate::probe::check_actions(&call.probes)?;
     let pod = agent.pod()?;
     let previous = agent.containers.get(&call.name);
     if let Some(previous) = &previous {
@@ -144,6 +145,7 @@ fn launch_mounted(
         ended: watch::Sender::new(false),
         stdin: RefCell::new(stdin),
         output: ends.stdout.clone(),
+        history: History::new(call.await_attach),
         listeners: RefCell::default(),
         health: Cell::new(first_health(&call)),
         call,
@@ -340,13 +342,16 @@ async fn pump(container: Rc<Container>, mut output: Output, channel: u8, mut cut
         if count == 0 {
             break;
         }
+        container.history.wait_room(count).await;
         tell(&container, channel, &buffer[..count]).await;
         log.write(&mut cutter, &buffer[..count], &mut scratch).await;
     }
     log.finish(&mut cutter).await;
 }
 
+/// What goes to the history and to whom is decided in one step: somebody who attaches gets each byte just once.
 async fn tell(container: &Container, channel: u8, bytes: &[u8]) {
+    container.history.add(channel, bytes);
     if container.listeners.borrow().is_empty() {
         return;
     }

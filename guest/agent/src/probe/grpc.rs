@@ -1,12 +1,13 @@
 //! The gRPC health probe: one call of grpc.health.v1.Health/Check over HTTP/2 without TLS.
 //!
-//! Only as much of HTTP/2 as one call needs: headers are sent as literals, and of the answer only DATA is read, since the
-//! serving status is in there. Formats: RFC 9113 (frames), RFC 7541 (headers), gRPC over HTTP/2, health checking protocol.
+//! Only as much of HTTP/2 as one call needs: headers are sent as literals; of the answer DATA is read, which holds the
+//! serving status, and of the last headers the status of a call that failed. Formats: RFC 9113 (frames), RFC 7541 (headers), gRPC over HTTP/2, health checking protocol.
 
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::hpack;
 use super::http::refused;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -16,9 +17,15 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GO_AWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 32;
+/// SETTINGS_HEADER_TABLE_SIZE 0: no header refers to an earlier one.
+const NO_TABLE: [u8; 6] = [0, 1, 0, 0, 0, 0];
+const SERVING: i32 = 1;
 /// HTTP/2's own limit unless agreed otherwise.
 const FRAME_LIMIT: usize = 16_384;
 /// An answer in more frames than this is none.
@@ -32,7 +39,6 @@ struct Request {
 
 #[derive(Clone, PartialEq, Message)]
 struct Response {
-    /// 1: serving.
     #[prost(int32, tag = "1")]
     status: i32,
 }
@@ -42,29 +48,112 @@ pub async fn check(service: &str, host: &str, port: u16) -> Result<(), String> {
     let mut connection = TcpStream::connect((host, port)).await.map_err(|error| refused(port, &error))?;
     let request = request(service, &format!("{host}:{port}"))?;
     connection.write_all(&request).await.map_err(|error| refused(port, &error))?;
-    let mut body = Vec::new();
+    let mut answer = Answer::default();
     for _ in 0..MOST_FRAMES {
         let frame = read_frame(&mut connection)
             .await
             .map_err(|error| format!("no answer: {}", crate::error::reason(&error)))?;
-        match frame.kind {
-            DATA => body.extend_from_slice(&frame.payload),
-            SETTINGS | PING if frame.flags & ACK == 0 => {
-                let payload = if frame.kind == PING { &frame.payload[..] } else { &[] };
-                let answer = encode_frame(frame.kind, ACK, 0, payload);
-                connection.write_all(&answer).await.map_err(|error| refused(port, &error))?;
-            }
-            RST_STREAM | GO_AWAY => return Err("the server ended the call".to_owned()),
-            _ => {}
+        if matches!(frame.kind, SETTINGS | PING) && frame.flags & ACK == 0 {
+            let payload = if frame.kind == PING { &frame.payload[..] } else { &[] };
+            let answer = encode_frame(frame.kind, ACK, 0, payload);
+            connection.write_all(&answer).await.map_err(|error| refused(port, &error))?;
         }
-        if let Some(status) = status_of(&body)? {
-            return if status == 1 { Ok(()) } else { Err(format!("the service is not serving (status {status})")) };
-        }
-        if frame.flags & END_STREAM != 0 && matches!(frame.kind, DATA | HEADERS) {
-            return Err("the server knows no health of this service".to_owned());
+        if answer.take(&frame)? {
+            return Ok(());
         }
     }
     Err("the answer has too many frames".to_owned())
+}
+
+/// What has come of the answer.
+#[derive(Default)]
+struct Answer {
+    body: Vec<u8>,
+    headers: Vec<u8>,
+    /// The headers that are under way are the last of the stream.
+    last: bool,
+}
+
+impl Answer {
+    /// True when the service serves; the error says why it does not, or why that cannot be known.
+    fn take(&mut self, frame: &Frame) -> Result<bool, String> {
+        match frame.kind {
+            DATA => self.body.extend_from_slice(content(frame)?),
+            HEADERS => {
+                self.headers = content(frame)?.to_vec();
+                self.last = frame.flags & END_STREAM != 0;
+            }
+            CONTINUATION => self.headers.extend_from_slice(&frame.payload),
+            RST_STREAM => return Err(format!("the server reset the call: {}", reason(&frame.payload, 0))),
+            GO_AWAY => return Err(format!("the server closed the connection: {}", reason(&frame.payload, 4))),
+            _ => return Ok(false),
+        }
+        match status_of(&self.body)? {
+            Some(SERVING) => return Ok(true),
+            Some(status) => return Err(format!("the service is not serving: {}", serving(status))),
+            None => {}
+        }
+        let block_ended = matches!(frame.kind, HEADERS | CONTINUATION) && frame.flags & END_HEADERS != 0;
+        if block_ended && self.last {
+            return Err(refusal(hpack::grpc_status(&self.headers)));
+        }
+        if frame.kind == DATA && frame.flags & END_STREAM != 0 {
+            return Err("the answer is no health status".to_owned());
+        }
+        Ok(false)
+    }
+}
+
+/// The payload without padding and priority.
+fn content(frame: &Frame) -> Result<&[u8], String> {
+    let padded = frame.flags & PADDED != 0;
+    let skipped = usize::from(padded) + if frame.kind == HEADERS && frame.flags & PRIORITY != 0 { 5 } else { 0 };
+    let padding = if padded { frame.payload.first().copied().unwrap_or(0) } else { 0 };
+    let end = frame.payload.len().checked_sub(usize::from(padding));
+    end.and_then(|end| frame.payload.get(skipped..end)).ok_or_else(|| "a frame is malformed".to_owned())
+}
+
+/// An error of HTTP/2, which begins at `at`.
+fn reason(payload: &[u8], at: usize) -> String {
+    const NAMES: [&str; 14] = [
+        "no error",
+        "protocol error",
+        "internal error",
+        "flow control error",
+        "settings timeout",
+        "stream closed",
+        "frame size error",
+        "refused stream",
+        "cancelled",
+        "compression error",
+        "connect error",
+        "enhance your calm",
+        "inadequate security",
+        "HTTP/1.1 required",
+    ];
+    let code =
+        payload.get(at..at + 4).map_or(u32::MAX, |code| u32::from_be_bytes([code[0], code[1], code[2], code[3]]));
+    NAMES.get(code as usize).map_or_else(|| format!("error {code}"), |name| (*name).to_owned())
+}
+
+/// HealthCheckResponse.ServingStatus.
+fn serving(status: i32) -> String {
+    match status {
+        0 => "UNKNOWN".to_owned(),
+        2 => "NOT_SERVING".to_owned(),
+        3 => "SERVICE_UNKNOWN".to_owned(),
+        other => format!("status {other}"),
+    }
+}
+
+/// What a call that ended without an answer says by its status.
+fn refusal(status: Option<u32>) -> String {
+    match status {
+        Some(5) => "the server does not know this service (NOT_FOUND)".to_owned(),
+        Some(12) => "the server has no grpc.health.v1.Health (UNIMPLEMENTED)".to_owned(),
+        Some(status) => format!("the call failed with the gRPC status {status}"),
+        None => "the call ended without a gRPC status".to_owned(),
+    }
 }
 
 struct Frame {
@@ -114,7 +203,7 @@ fn request(service: &str, authority: &str) -> Result<Vec<u8>, String> {
     body.extend_from_slice(&(message.len() as u32).to_be_bytes());
     body.extend_from_slice(&message);
     let mut out = PREFACE.to_vec();
-    out.extend(encode_frame(SETTINGS, 0, 0, &[]));
+    out.extend(encode_frame(SETTINGS, 0, 0, &NO_TABLE));
     out.extend(encode_frame(HEADERS, END_HEADERS, 1, &headers));
     out.extend(encode_frame(DATA, END_STREAM, 1, &body));
     Ok(out)
@@ -145,29 +234,5 @@ fn status_of(body: &[u8]) -> Result<Option<i32>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_status_is_read_once_it_is_complete() {
-        assert_eq!(status_of(&[0, 0, 0, 0]), Ok(None));
-        assert_eq!(status_of(&[0, 0, 0, 0, 2, 8]), Ok(None));
-        assert_eq!(status_of(&[0, 0, 0, 0, 2, 8, 1]), Ok(Some(1)));
-        assert_eq!(status_of(&[0, 0, 0, 0, 0]), Ok(Some(0)));
-        assert!(status_of(&[1, 0, 0, 0, 0]).is_err());
-        assert!(status_of(&[0, 0, 0, 0, 1, 0xff]).is_err());
-        assert_eq!(status_of(&[0, 255, 255, 255, 255, 1]), Ok(None));
-    }
-
-    #[test]
-    fn a_frame_has_nine_bytes_of_head() {
-        assert_eq!(encode_frame(HEADERS, 4, 1, b"ab"), [0, 0, 2, 1, 4, 0, 0, 0, 1, b'a', b'b']);
-    }
-
-    #[test]
-    fn a_name_that_does_not_fit_is_refused() {
-        assert!(request("s", &"h".repeat(127)).is_err());
-        assert!(request(&"s".repeat(5_000), "h").is_err());
-        assert!(request("s", "h:1").unwrap().starts_with(PREFACE));
-    }
-}
+#[path = "grpc_tests.rs"]
+mod tests;

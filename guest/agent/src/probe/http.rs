@@ -1,8 +1,9 @@
-//! The HTTP probe: one GET, the status decides.
+//! The HTTP probe, with or without TLS: one GET, the status decides.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::tls;
 use crate::pb;
 
 const HEAD_LIMIT: usize = 16_384;
@@ -10,7 +11,15 @@ const HEAD_LIMIT: usize = 16_384;
 /// Ok if the status is 200 to 399; else why not.
 pub async fn check(action: &pb::HttpAction, host: &str, port: u16) -> Result<(), String> {
     let request = request(action, host, port)?;
-    let mut connection = TcpStream::connect((host, port)).await.map_err(|error| refused(port, &error))?;
+    let connection = TcpStream::connect((host, port)).await.map_err(|error| refused(port, &error))?;
+    if action.tls {
+        ask(tls::connect(host, connection).await?, &request, port).await
+    } else {
+        ask(connection, &request, port).await
+    }
+}
+
+async fn ask(mut connection: impl AsyncRead + AsyncWrite + Unpin, request: &str, port: u16) -> Result<(), String> {
     connection.write_all(request.as_bytes()).await.map_err(|error| refused(port, &error))?;
     let mut head = Vec::new();
     while !head.windows(2).any(|pair| pair == b"\r\n") && head.len() < HEAD_LIMIT {

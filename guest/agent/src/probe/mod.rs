@@ -2,7 +2,9 @@
 
 pub mod gauge;
 pub mod grpc;
+mod hpack;
 pub mod http;
+mod tls;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::agent::Agent;
 use crate::container::{Container, exec};
-use crate::error::{Code, Failure, Outcome};
+use crate::error::{Failure, Outcome};
 use crate::pb;
 use crate::pb::event::Event;
 use crate::pb::probe::{Action, Kind};
@@ -21,19 +23,10 @@ use gauge::{Gauge, Timing};
 /// Bytes of a command's output that a failure's message holds.
 const MESSAGE: usize = 1_024;
 
-/// UNSUPPORTED for what this agent cannot probe.
-pub fn check_supported(probes: &[pb::Probe]) -> Outcome<()> {
-    for probe in probes {
-        match &probe.action {
-            Some(Action::Http(action)) if action.tls => {
-                return Err(Failure::new(
-                    Code::Unsupported,
-                    "probes over HTTPS are not supported: use HTTP, TCP or a command",
-                ));
-            }
-            None => return Err(Failure::invalid("a probe has no action")),
-            _ => {}
-        }
+/// INVALID for a probe that does nothing.
+pub fn check_actions(probes: &[pb::Probe]) -> Outcome<()> {
+    if probes.iter().any(|probe| probe.action.is_none()) {
+        return Err(Failure::invalid("a probe has no action"));
     }
     Ok(())
 }
@@ -139,14 +132,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn https_is_refused_with_a_sentence() {
-        let http = |tls| pb::Probe {
-            action: Some(Action::Http(pb::HttpAction { tls, ..Default::default() })),
-            ..Default::default()
-        };
-        assert!(check_supported(&[http(false)]).is_ok());
-        assert_eq!(check_supported(&[http(true)]).unwrap_err().code, Code::Unsupported);
-        assert_eq!(check_supported(&[pb::Probe::default()]).unwrap_err().code, Code::Invalid);
+    fn a_probe_without_an_action_is_refused() {
+        let tcp = pb::Probe { action: Some(Action::Tcp(pb::TcpAction::default())), ..Default::default() };
+        assert!(check_actions(&[tcp.clone()]).is_ok());
+        assert!(check_actions(&[tcp, pb::Probe::default()]).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod devices;
 pub mod names;
 pub mod netlink;
 pub mod network;
+pub mod usage;
 pub mod volumes;
 
 use std::cell::RefCell;
@@ -12,6 +13,8 @@ use std::convert::Infallible;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::rc::Rc;
+
+use tokio::task::spawn_local;
 
 use crate::agent::Agent;
 use crate::boot::{PODS, RUN};
@@ -101,6 +104,7 @@ pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::Setup
     phases.end("writable");
     let volumes = make_volumes(agent, &call.volumes, &writable).await?;
     phases.end("volumes");
+    spawn_local(usage::watch(call.volumes.clone(), writable.clone(), agent.reaper(), agent.events.clone()));
     let shm = make_shared_memory(call.shm_bytes)?;
     let init = if call.share_process_namespace { Some(start_init(agent).await?) } else { None };
     phases.end("rest");

@@ -80,6 +80,7 @@ def run(
         user=user, restart=restart, init_timeout=init_timeout, labels=tuple(label or ()), pull=pull,
         privileged=privileged, read_only=read_only, cap_add=tuple(cap_add or ()), cap_drop=tuple(cap_drop or ()),
         tmpfs=tuple(tmpfs or ()), hostname=hostname, tty_size=f"{rows}x{columns}" if tty else "",
+        attach=not detach,
         pull_secret=pull_secret.ensure(api, namespace, image),
     )  # fmt: skip
     wanted = manifest.pod(options)
@@ -144,17 +145,20 @@ def _follow(api: Api, pod: Object, options: manifest.RunOptions) -> int:
         if "running" in status.main_status(pod).get("state", {}):
             streams.run_stream(api, pods_path(namespace, name, "attach"), query, stdin=options.stdin, tty=options.tty)
         else:
-            print_log(api, namespace, name, container)
+            print_log(api, namespace, name, container, options.tty)
     except (NotFoundError, ConflictError, InvalidError, UnavailableError):  # it ended before we were there
-        print_log(api, namespace, name, container)
+        print_log(api, namespace, name, container, options.tty)
     return wait_ended(api, pod)
 
 
-def print_log(api: Api, namespace: str, name: str, container: str) -> None:
-    with api.stream("GET", pods_path(namespace, name, "log"), query={"container": container}) as response:
-        while piece := response.read(65536):
-            sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+def print_log(api: Api, namespace: str, name: str, container: str, tty: bool) -> None:
+    """Everything that the container has written, each stream to its own."""
+    for stream, target in (("Stdout", sys.stdout), *([] if tty else [("Stderr", sys.stderr)])):
+        query = {"container": container, "stream": stream}
+        with api.stream("GET", pods_path(namespace, name, "log"), query=query) as response:
+            while piece := response.read(65536):
+                target.buffer.write(piece)
+        target.buffer.flush()
 
 
 def versions(api: Api, pod: Object, seconds: float) -> Iterator[Object]:

@@ -87,11 +87,14 @@ async def _on_terminal(socket: WebSocket, protocol: str, channels: Channels, gue
 
 @refusing
 async def attach(socket: WebSocket, edge: Edge) -> None:
-    view, container = _running_container(socket, edge)
+    history = flag(socket, "history")
+    view, container = _known_container(socket, edge) if history else _running_container(socket, edge)
     channels, protocol = _channels(socket), _protocol(socket, command.PROTOCOLS)
     if channels.tty and not view.tty(container):
         raise status.bad_request(f"Unable to use a TTY - container {container} did not allocate one")
-    call = pb.Attach(container=container, stdin=channels.stdin, stdout=channels.stdout, stderr=channels.stderr)
+    call = pb.Attach(
+        container=container, stdin=channels.stdin, stdout=channels.stdout, stderr=channels.stderr, history=history
+    )
     guest = view.guest()
     async with await within(GUEST_SECONDS, guest.attach(call), "attaching to the container") as stream:
         await socket.accept(subprotocol=protocol)
@@ -117,9 +120,13 @@ def _ports(socket: WebSocket) -> list[int]:
         raise status.bad_request(str(error)) from error
 
 
-def _running_container(socket: WebSocket, edge: Edge) -> tuple[PodView, str]:
+def _known_container(socket: WebSocket, edge: Edge) -> tuple[PodView, str]:
     view = edge.pod(socket)
-    container = edge.container(socket, view)
+    return view, edge.container(socket, view)
+
+
+def _running_container(socket: WebSocket, edge: Edge) -> tuple[PodView, str]:
+    view, container = _known_container(socket, edge)
     if not view.running(container):
         raise ConflictError(f"container {container} in pod {view.pod.metadata.name} is not running")
     return view, container

@@ -181,6 +181,12 @@ class ProbeFailed(Base, frozen=True, kw_only=True):
     message: str = ""
 
 
+class Evicted(Base, frozen=True, kw_only=True):
+    """The pod takes more of something than it may, and ends for it."""
+
+    message: str
+
+
 class HookPoint(enum.StrEnum):
     POST_START = "postStart"
     PRE_STOP = "preStop"
@@ -213,5 +219,5 @@ Event = (
     Admitted | Updated | Vanished | Shutdown | TimerFired | NetworkAttached | NetworkFailed | NetworkDetached
     | DiskReady | DiskFailed | DiskRemoved | ImagePulled | ImageFailed | ImagesReleased | VmCreated | VmFailed
     | VmEnded | VmGone | SetupDone | SetupFailed | Started | StartFailed | Exited | ProbeChanged | ProbeFailed
-    | HookDone | Recovered | PodDeleted
+    | Evicted | HookDone | Recovered | PodDeleted
 )  # fmt: skip

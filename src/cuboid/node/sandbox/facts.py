@@ -266,6 +266,11 @@ def _probe_note(draft: Draft, check: ev.Check, message: str) -> None:
     draft.note("Unhealthy", f"{check.capitalize()} probe failed: {message[:1024]}", warning=True)
 
 
+def _evicted(draft: Draft, event: ev.Evicted) -> None:
+    if draft.state.ending is None:
+        ending.fail(draft, "Evicted", event.message)
+
+
 def _hook_done(draft: Draft, event: ev.HookDone) -> None:
     run = _run(draft, event)
     if run is None or run.stage is not RunStage.RUNNING:
@@ -324,5 +329,5 @@ _HANDLERS: dict[type[Any], Callable[[Draft, Any], None]] = {
     ev.ImagesReleased: _images_released, ev.VmCreated: _vm_created, ev.VmFailed: _vm_failed, ev.VmEnded: _vm_ended,
     ev.VmGone: _vm_gone, ev.SetupDone: _setup_done, ev.SetupFailed: _setup_failed, ev.Started: _started,
     ev.StartFailed: _start_failed, ev.Exited: _exited, ev.ProbeChanged: _probe_changed, ev.ProbeFailed: _probe_failed,
-    ev.HookDone: _hook_done, ev.Recovered: _recovered,
+    ev.Evicted: _evicted, ev.HookDone: _hook_done, ev.Recovered: _recovered,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import cast
 
@@ -19,12 +20,30 @@ CHECKS = {
 MESSAGE_LIMIT = 4096
 FALLBACK_BYTES, FALLBACK_LINES = 2048, 80  # of the log as a termination message, Kubernetes' numbers
 CLOCK_SKEW = 3600.0  # seconds that a guest's time may differ from ours before ours is taken
+BURST, EVENTS_PER_SECOND = 100, 10.0  # of one guest
+
+
+class Pace:
+    """A token bucket. Each event costs the host a flush of its disk and maybe a write to the API server's store."""
+
+    def __init__(self, now: float) -> None:
+        self._tokens = float(BURST)
+        self._at = now
+
+    def delay(self, now: float) -> float:
+        """Seconds that one more event has to wait."""
+        self._tokens = min(BURST, self._tokens + (now - self._at) * EVENTS_PER_SECOND) - 1
+        self._at = now
+        return max(-self._tokens / EVENTS_PER_SECOND, 0.0)
 
 
 def hook(work: PodWork) -> EventHook:
-    """Acknowledged to the guest when the event is in the pod's durable record."""
+    """Acknowledged to the guest when the event is in the pod's durable record; a guest in a hurry is kept waiting."""
+    pace = Pace(work.tools.clock.monotonic())
 
     async def on_event(event: pb.Event) -> None:
+        if wait := pace.delay(work.tools.clock.monotonic()):
+            await asyncio.sleep(wait)
         converted = await convert(work, event)
         if converted is not None:
             await work.submit(converted)
@@ -48,11 +67,24 @@ async def convert(work: PodWork, event: pb.Event) -> ev.Event | None:
             at=work.now, name=failed.name, attempt=failed.attempt, check=CHECKS[failed.kind],
             message=failed.message[:MESSAGE_LIMIT],
         )  # fmt: skip
+    if kind == "volume_over_limit":
+        return _over_limit(work, event.volume_over_limit)
     if kind == "warning":
         work.tools.recorder.warning(work.pod, "GuestWarning", cast(pb.Warning, event.warning).message[:1024])
     elif kind == "oom":
         process = event.oom.process[:64]
         work.tools.recorder.warning(work.pod, "OOMKilling", f"the guest ended {process} for memory")
+    return None
+
+
+def _over_limit(work: PodWork, told: pb.VolumeOverLimit) -> ev.Evicted | None:
+    """The limit as the pod's author wrote it; a guest cannot have a pod evicted for a volume that has none."""
+    for volume in work.pod.spec.volumes:
+        if volume.name == told.volume and volume.empty_dir is not None and volume.empty_dir.size_limit:
+            limit = volume.empty_dir.size_limit
+            return ev.Evicted(
+                at=work.now, message=f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{limit}".'
+            )
     return None
 
 
@@ -78,13 +110,13 @@ def seconds(nanoseconds: int, now: float) -> float:
     return moment if not moment or now - 10 * 365 * 86_400 < moment < now + CLOCK_SKEW else now
 
 
-def found(container: pb.ContainerState) -> ev.FoundContainer:
+def found(container: pb.ContainerState, now: float) -> ev.FoundContainer:
     end = container.exit
     return ev.FoundContainer(
         name=container.name, attempt=container.attempt, running=container.running,
-        started_at=container.started_unix_ns / 1e9, startup_ok=container.started_probe_ok,
+        started_at=seconds(container.started_unix_ns, now), startup_ok=container.started_probe_ok,
         readiness_ok=container.ready_probe_ok, liveness_ok=container.live_probe_ok, code=end.code & 0xFF,
-        signal=_signal(end.signal), oom=end.oom_killed, finished_at=end.finished_unix_ns / 1e9,
+        signal=_signal(end.signal), oom=end.oom_killed, finished_at=seconds(end.finished_unix_ns, now),
         message=end.message[:MESSAGE_LIMIT],
     )  # fmt: skip
 
