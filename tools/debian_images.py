@@ -64,7 +64,7 @@ RECIPES = {
         ),
         Recipe(
             "services",
-            ("redis-server", "postgresql", "python3-minimal", "procps", "curl", "netcat-openbsd", "iproute2"),
+            ("redis-server", "postgresql", "python3", "procps", "curl", "netcat-openbsd", "iproute2"),
             ImageConfig(cmd=("bash",), env=("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)),
             hooks=('rm -rf "$1"/var/lib/postgresql/*/main',),
         ),

@@ -90,7 +90,7 @@ def test_ten_pods_started_at_once_all_answer(pods: Platform) -> None:
     container = {
         "image": BUSYBOX, "command": ["sh", "-c", "hostname > /tmp/index.html; exec httpd -f -p 80 -h /tmp"],
         "resources": {"limits": {"memory": "32Mi"}},
-        "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 5},
     }  # fmt: skip
     kube.apply(pods, *(kube.manifest(name, container) for name in names))
     ips = {}
