@@ -434,9 +434,12 @@ async def test_sweep_leaves_alone_what_another_process_is_pulling(registry: Fake
     registry.add_image("app", "1", BIG)
     pulling, sweeping = (LocalImageStore(tmp_path / "images", settings=small_settings()) for _ in range(2))
     registry.handler = lambda r: Answer(body=BIG, pause=0) if sha256(BIG) in r.path else None
+    left = tmp_path / "images/work/left"
     async with asyncio.TaskGroup() as group:
         pull = group.create_task(pulling.pull(f"{registry.host}/app:1"))
         while not pull.done():
+            left.mkdir()  # of a pull that was killed
             await sweeping.sweep()
+            assert not left.exists()
             await asyncio.sleep(0.005)
     assert pull.result().device.exists()

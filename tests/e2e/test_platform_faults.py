@@ -103,12 +103,12 @@ def test_running_pods_do_not_notice_that_the_node_agent_is_killed(place: Platfor
     with closing(keep_alive(place)) as connection:
         for _ in range(3):
             time.sleep(random.uniform(0, 1.5))
-            with place.started([str(VENV / "cuboid"), "exec", "pair", "sleep", "60"]):
+            with place.started([str(VENV / "cuboid"), "exec", "-c", "main", "pair", "sleep", "60"]):
                 place.kill_daemon("cuboid-node")
                 assert fetch(connection) == 200
             place.up()
         assert fetch(connection) == 200
-    assert place.cuboid("exec", "pair", "echo", "hi").stdout == "hi\n"
+    assert place.cuboid("exec", "-c", "main", "pair", "echo", "hi").stdout == "hi\n"
     place.wait(
         "pair", lambda _: f"{ROUNDS * LINES}\n" in place.cuboid("logs", "-c", "main", "pair", "--tail", "1").stdout
     )

@@ -47,6 +47,20 @@ def locked_if_free(path: Path) -> Iterator[bool]:
         os.close(fd)
 
 
+@contextmanager
+def abandoned(folder: Path) -> Iterator[bool]:
+    """Yields whether a folder is there and nobody has it locked; meanwhile it is locked."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # removed at this moment, or no folder
+        yield False
+        return
+    try:
+        yield try_lock(fd, shared=False)
+    finally:
+        os.close(fd)
+
+
 def try_lock(fd: int, shared: bool) -> bool:
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)

@@ -4,7 +4,7 @@
     devices/HEX.erofs  read only, named after the layers' digests; complete from the moment it has this name
     blobs/             layers on the way (NAME.part) and, if settings keep them, layers
     holds/UID/HEX      which pod needs which image
-    work/              each pull's own files; swept when no pull runs
+    work/              each pull's own folder, locked by it; swept when it is not
     locks/             flock files: `active` is shared by pulls, `store` guards records, one per device and blob
 
 Several processes may use one folder. Whatever dies at whatever moment leaves whole records, whole devices, and
@@ -29,7 +29,7 @@ from cuboid.images.base import Credentials, Image, Phase, Progress, ProgressHook
 from cuboid.images.bundle import Bundle
 from cuboid.images.convert.run import Layer, convert
 from cuboid.images.holds import Holds
-from cuboid.images.locks import locked, locked_briefly, locked_if_free
+from cuboid.images.locks import abandoned, locked, locked_briefly, locked_if_free, try_lock
 from cuboid.images.manifest import ARCHITECTURE
 from cuboid.images.pull import BlobFolder, describe, fetch_layers
 from cuboid.images.records import Record, RecordFolder, merge
@@ -139,7 +139,7 @@ class LocalImageStore:
     async def _work(self) -> AsyncIterator[Path]:
         """A folder of one's own, safe from other processes' sweeps; a full disk is put into words."""
         async with locked(self._lock("active"), shared=True):
-            folder = Path(tempfile.mkdtemp(dir=self._state / "work"))
+            folder, lock = self._own_folder()
             try:
                 yield folder
             except OSError as error:
@@ -148,6 +148,15 @@ class LocalImageStore:
                 raise
             finally:
                 await in_thread(shutil.rmtree, folder, ignore_errors=True)
+                os.close(lock)
+
+    def _own_folder(self) -> tuple[Path, int]:
+        """A new folder, and the lock on it that tells sweeps that somebody works there."""
+        with locked_briefly(self._lock("store")):
+            folder = Path(tempfile.mkdtemp(dir=self._state / "work"))
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try_lock(lock, shared=False)
+        return folder, lock
 
     # --- devices -----------------------------------------------------------------------------------------------------
 
@@ -260,14 +269,21 @@ class LocalImageStore:
         return self._holds.pods()
 
     async def sweep(self) -> None:
-        """See base. Does nothing while another process pulls: it would be its files."""
+        """See base. While somebody pulls, only what an interrupted pull left is removed."""
+        await in_thread(self._sweep_work)
         with locked_if_free(self._lock("active")) as alone:
             if alone:
                 await in_thread(self._sweep)
 
-    def _sweep(self) -> None:
+    def _sweep_work(self) -> None:
         for leftover in (self._state / "work").iterdir():
-            shutil.rmtree(leftover, ignore_errors=True)
+            with contextlib.ExitStack() as held:
+                with locked_briefly(self._lock("store")):
+                    free = held.enter_context(abandoned(leftover))
+                if free:
+                    shutil.rmtree(leftover, ignore_errors=True)
+
+    def _sweep(self) -> None:
         with locked_briefly(self._lock("store")):
             for leftover in (self._state / "records").glob(".*.new"):
                 leftover.unlink(missing_ok=True)
