@@ -20,3 +20,5 @@ pub mod rooted;
 pub mod setup;
 pub mod stats;
 pub mod sys;
+#[cfg(test)]
+mod testing;

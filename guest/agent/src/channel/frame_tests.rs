@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use prost::Message;
+
 use super::*;
+use crate::pb;
+use crate::testing::Random;
 
 const ZEROS: usize = HEADER + MAX_PAYLOAD;
 
@@ -23,22 +27,6 @@ fn in_step() -> Decoder {
     let mut decoder = Decoder::new();
     assert_eq!(decode(&mut decoder, &host(Kind::Hello, 0, b"n")).len(), 1);
     decoder
-}
-
-/// A small deterministic generator (xorshift64), so that the tests need no crate for it.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
 }
 
 #[test]
@@ -132,4 +120,50 @@ fn the_largest_frame_fits() {
     let mut decoder = in_step();
     let frames = decode(&mut decoder, &host(Kind::Data, 3, &vec![1; MAX_PAYLOAD]));
     assert_eq!(frames[0].payload.len(), MAX_PAYLOAD);
+}
+
+/// A call of a kind by its number, with something in it.
+fn call(kind: usize) -> pb::Call {
+    use pb::call::Call;
+    let name = String::from("app");
+    let volume = pb::volume::Source::Disk(pb::DiskVolume { size_bytes: 1 << 40 });
+    let call = match kind {
+        0 => Call::Setup(pb::Setup {
+            hostname: name.clone(),
+            hosts: vec![pb::Host { ip: "10.0.0.1".into(), names: vec![name.clone()] }],
+            sysctls: [("net.core.somaxconn".to_owned(), "128".to_owned())].into(),
+            volumes: vec![pb::Volume { name, source: Some(volume), fs_group: Some(7) }],
+            ..Default::default()
+        }),
+        1 => Call::StartContainer(pb::StartContainer {
+            name,
+            args: vec!["sh".into()],
+            probes: vec![pb::Probe {
+                action: Some(pb::probe::Action::Http(pb::HttpAction { port: 80, tls: true, ..Default::default() })),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        2 => Call::Exec(pb::Exec { container: name, args: vec!["true".into()], ..Default::default() }),
+        3 => Call::WriteVolume(pb::WriteVolume {
+            volume: name,
+            files: vec![pb::File { path: "a".into(), content: vec![1; 100], mode: 0o644 }],
+        }),
+        _ => Call::Attach(pb::Attach { container: name, history: true, ..Default::default() }),
+    };
+    pb::Call { call: Some(call) }
+}
+
+#[test]
+fn calls_that_were_spoiled_on_the_way_are_calls_or_none() {
+    let mut random = Random(3);
+    let mut decoded = 0;
+    for turn in 0..20_000 {
+        let whole = call(turn % 5).encode_to_vec();
+        assert_eq!(pb::Call::decode(whole.as_slice()).unwrap(), call(turn % 5));
+        let Ok(found) = pb::Call::decode(random.spoil(whole).as_slice()) else { continue };
+        decoded += 1;
+        assert_eq!(pb::Call::decode(found.encode_to_vec().as_slice()).unwrap(), found);
+    }
+    assert!((1_000..19_000).contains(&decoded), "{decoded}");
 }

@@ -19,10 +19,14 @@ pub async fn receive(container: &Container, call: &pb::CopyIn, stream: &StreamHa
     let what = || format!("opening the folder {}", call.path);
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
     let folder = container.root()?.open_at(&call.path, flags).map_err(|error| not_found(&what(), &error))?;
-    let mut unpacker = Unpacker { folder: Rooted::from_fd(folder), source: Source::new(stream) };
-    unpacker.run().await?;
+    unpack(Rooted::from_fd(folder), stream).await?;
     stream.reply(pb::reply::Reply::Empty(pb::Empty {})).await;
     Ok(())
+}
+
+/// Unpacks what comes on the stream, up to its end.
+async fn unpack(folder: Rooted, stream: &StreamHandle) -> Outcome<()> {
+    Unpacker { folder, source: Source::new(stream) }.run().await
 }
 
 /// A path that is not there gets a code of its own.
@@ -154,7 +158,8 @@ impl Unpacker<'_> {
 
     /// Entries other than files have no content, whatever they say; it is read over.
     async fn skip(&mut self, entry: &Entry) -> Outcome<()> {
-        let mut left = if entry.kind == Kind::File { entry.size + tar::padding(entry.size) as u64 } else { 0 };
+        let mut left =
+            if entry.kind == Kind::File { entry.size.saturating_add(tar::padding(entry.size) as u64) } else { 0 };
         while left > 0 {
             left -= self.source.some(left).await?.len() as u64;
         }
@@ -235,3 +240,7 @@ fn set_metadata(entry: &Entry, above: BorrowedFd<'_>, name: &str) -> io::Result<
     let mode = (entry.kind != Kind::Link).then_some(entry.mode & 0o7777);
     files::set_metadata(above, name, (entry.uid, entry.gid), mode, entry.seconds)
 }
+
+#[cfg(test)]
+#[path = "receive_tests.rs"]
+mod tests;

@@ -39,7 +39,7 @@ pub struct Entry {
 
 /// Bytes behind an entry's content up to the next block.
 pub fn padding(size: u64) -> usize {
-    size.next_multiple_of(BLOCK as u64).wrapping_sub(size) as usize
+    (BLOCK - (size % BLOCK as u64) as usize) % BLOCK
 }
 
 fn kind_of(flag: u8) -> Option<Kind> {
@@ -81,10 +81,10 @@ fn text(field: &[u8]) -> &[u8] {
 
 /// Octal digits, or GNU's binary form (first bit set) for large numbers.
 fn number(field: &[u8]) -> Option<u64> {
-    if field[0] & 0x80 != 0 {
-        let low = &field[field.len() - 8..];
-        let fits = field[1..field.len() - 8].iter().all(|byte| *byte == 0) && field[0] == 0x80;
-        return fits.then(|| low.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)));
+    let (first, rest) = field.split_first()?;
+    if first & 0x80 != 0 {
+        let append = |value: u64, byte: &u8| Some(value.checked_mul(256)? | u64::from(*byte));
+        return if *first == 0x80 { rest.iter().try_fold(0, append) } else { None };
     }
     let digits = std::str::from_utf8(text(field)).ok()?.trim();
     if digits.is_empty() { Some(0) } else { u64::from_str_radix(digits, 8).ok() }
@@ -275,6 +275,14 @@ mod tests {
     }
 
     #[test]
+    fn a_number_may_be_binary_in_a_field_of_any_size() {
+        assert_eq!(number(&[0x80, 0, 0, 0, 0, 0, 1, 2]), Some(258));
+        assert_eq!(number(&[0x80, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]), Some(1 << 56));
+        assert_eq!(number(&[0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(number(&[0xff; 8]), None);
+    }
+
+    #[test]
     fn garbage_is_no_header() {
         assert_eq!(parse(&[b'x'; BLOCK]), None);
         let mut block = entry(b"a", 1).block();
@@ -294,5 +302,6 @@ mod tests {
     #[test]
     fn content_is_padded_to_whole_blocks() {
         assert_eq!((padding(0), padding(1), padding(512), padding(513)), (0, 511, 0, 511));
+        assert_eq!(padding(u64::MAX), 1);
     }
 }
