@@ -80,7 +80,7 @@ async def test_a_vmm_over_its_memory_limit_is_reported_as_ended_for_memory() -> 
         if not hierarchy.usable:
             pytest.skip("control groups cannot be made here")
         vm = await vms.create()
-        hierarchy.group(vm.id).limit(cgroup.Limits(memory_bytes=48 << 20))
+        hierarchy.group(vm.id).limit(cgroup.Limits(memory_bytes=80 << 20))
         await vm.start()
         ended = await vm.wait_for(BOOT_SECONDS)
         assert ended.cause == EndCause.HOST_OOM

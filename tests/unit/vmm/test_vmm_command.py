@@ -22,7 +22,7 @@ def test_software_emulation_is_told_the_rate_of_the_time_stamp_counter() -> None
     argv = command.build(SPEC, TCG, FDS)
     (cmdline,) = option(argv, "-append")
     assert {"no_timer_check", "tsc_early_khz=2100000", "tsc=reliable"} <= set(cmdline.split())
-    assert option(argv, "-cpu") == ["max,-erms,-fsrm"]
+    assert option(argv, "-cpu") == ["max,-erms,-fsrm,-la57"]
     assert option(argv, "-accel") == ["tcg,thread=multi,tb-size=64"]
 
 

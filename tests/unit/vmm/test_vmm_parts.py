@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
+import struct
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,6 +82,70 @@ def test_files_that_cannot_be_booted_are_named(tmp_path: Path) -> None:
         boot.kernel(empty)
     with pytest.raises(InvalidError, match="is empty"):
         boot.initramfs(empty, tmp_path)
+
+
+def elf(note: bytes = b"Xen\0", kind: int = 18) -> bytes:
+    """An ELF file with one note."""
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
+        "<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    notes = (
+        struct.pack("<III", 5, 6, 1)
+        + b"other\0\0\0"
+        + b"sixsix\0\0"
+        + struct.pack("<III", 4, 8, kind)
+        + note
+        + bytes(8)
+    )
+    return header + struct.pack("<IIQQQQQQ", 4, 4, 120, 0, 0, len(notes), len(notes), 4) + notes
+
+
+def bzimage(payload: bytes) -> bytes:
+    """A boot image with one set-up sector, that unpacks `payload`."""
+    image = bytearray(1024)
+    image[0x1F1] = 1
+    image[0x202:0x206] = b"HdrS"
+    image[0x248:0x250] = struct.pack("<II", 16, len(payload))
+    return bytes(image) + bytes(16) + payload + b"what follows"
+
+
+SIZE = struct.pack("<I", 1000)  # appended by the kernel's build
+PACKED = {
+    "zstd": zstandard.compress(elf()) + SIZE,
+    "xz": lzma.compress(elf()) + SIZE,
+    "gzip": gzip.compress(elf()) + SIZE,
+}
+
+
+@pytest.mark.parametrize("packing", PACKED)
+def test_a_kernel_is_unpacked_once_for_emulated_machines(tmp_path: Path, packing: str) -> None:
+    image = tmp_path / "vmlinuz"
+    image.write_bytes(bzimage(PACKED[packing]))
+    copy = boot.unpacked(image, tmp_path / "cache")
+    assert copy.read_bytes() == elf()
+    assert copy.stat().st_mode & 0o777 == 0o644
+    before = copy.stat().st_mtime_ns
+    assert boot.unpacked(image, tmp_path / "cache") == copy
+    assert copy.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\x02!L\x18 packed in another way", zstandard.compress(elf())[:-9], gzip.compress(b"no ELF"),
+     lzma.compress(elf(kind=17)), gzip.compress(elf(note=b"GNU\0")), lzma.compress(elf()[:70])],
+)  # fmt: skip
+def test_a_kernel_that_must_unpack_itself_is_booted_as_it_is(tmp_path: Path, payload: bytes) -> None:
+    image = tmp_path / "vmlinuz"
+    image.write_bytes(bzimage(payload))
+    assert boot.unpacked(image, tmp_path / "cache") == image
+    assert not (tmp_path / "cache").exists()
+
+
+@given(st.binary(max_size=2000), st.binary(max_size=300))
+def test_any_bytes_are_a_kernel_to_unpack_or_not(image: bytes, note: bytes) -> None:
+    boot.elf_inside(image)
+    boot.elf_inside(bzimage(image))
+    boot.has_pvh_entry(elf()[:120] + note)
 
 
 @given(st.text())

@@ -9,6 +9,9 @@ from cuboid.vmm.base import Disk, Nic, VmSpec
 CHANNEL_PORT = "cuboid.agent.0"  # name of the guest agent's virtio-serial port
 MAX_DISKS = 16  # the microvm machine has 24 virtio-mmio slots: disks, serial, entropy, network devices
 MAX_NICS = 4
+# Without erms and fsrm the guest's kernel copies in unrolled loops: TCG emulates `rep movsb` byte by byte. Without la57
+# it has four levels of page tables to walk instead of five.
+TCG_CPU = "max,-erms,-fsrm,-la57"
 KERNEL_INSIDE, INITRAMFS_INSIDE = "/boot/kernel", "/boot/initramfs"
 
 
@@ -65,8 +68,7 @@ def _machine(spec: VmSpec, host: Host, fds: Descriptors) -> list[str]:
     if host.accel == "kvm":
         accel, cpu = f"kvm,device={_set(fds.kvm)}", "host"
     else:
-        # Without erms and fsrm the guest's kernel copies in unrolled loops: TCG emulates `rep movsb` byte by byte.
-        accel, cpu = f"tcg,thread=multi,tb-size={host.translation_mib}", "max,-erms,-fsrm"
+        accel, cpu = f"tcg,thread=multi,tb-size={host.translation_mib}", TCG_CPU
     return [
         "-M", "microvm,memory-backend=ram,pit=off,pic=off,rtc=on,isa-serial=off",
         "-global", "virtio-mmio.force-legacy=false",
