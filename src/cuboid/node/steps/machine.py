@@ -108,7 +108,7 @@ async def set_up(work: PodWork, order: do.Setup) -> ev.Event:
     for container in known.containers:
         work.start_pump(container.name)
     return ev.SetupDone(
-        at=work.now, attempt=order.attempt, found=tuple(guest_events.found(c) for c in known.containers)
+        at=work.now, attempt=order.attempt, found=tuple(guest_events.found(c, work.now) for c in known.containers)
     )
 
 
