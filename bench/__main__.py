@@ -1,4 +1,4 @@
-"""`python -m bench [NAME…]`: run all benchmarks or those named."""
+"""`python -m bench [NAME…]`: run all benchmarks or those named, in this order."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import sys
 import time
 from typing import Any
 
-from bench import density, exec, logs, start  # noqa: A004 - named after the verb
-from bench.common import RESULTS, machine
+from bench import cli, density, exec, logs, start  # noqa: A004 - named after the verb
+from bench.common import RESULTS, load, machine
 
-PROGRAMS = {"start": start.measure, "exec": exec.measure, "logs": logs.measure, "density": density.measure}
+PROGRAMS = {
+    "start": start.measure, "exec": exec.measure, "cli": cli.measure, "logs": logs.measure, "density": density.measure,
+}  # fmt: skip
+NO_FIGURES = ("what", "unit", "bar", "verdict", "machine", "load")
 
 
 def table(results: dict[str, dict[str, Any]], where: dict[str, Any]) -> str:
@@ -18,25 +21,37 @@ def table(results: dict[str, dict[str, Any]], where: dict[str, Any]) -> str:
         "# Measured",
         "",
         f"{where['cores']} cores of {where['cpu']}, {where['memory_gib']} GiB, Linux {where['kernel']}, "
-        f"{where['qemu']}.",
+        f"{where['qemu']}. Load: before and after, the benchmark's own included.",
         "",
-        "| benchmark | figures | bar | verdict |",
-        "|---|---|---|---|",
+        "| benchmark | figures | bar | verdict | load |",
+        "|---|---|---|---|---|",
+        *(_row(name, result) for name, result in results.items()),
     ]
-    for name, row in results.items():
-        hidden = {"what", "bar", "verdict", "unit", "machine"}
-        figures = "; ".join(f"{key}: {json.dumps(value)}" for key, value in row.items() if key not in hidden)
-        lines.append(f"| **{name}**: {row['what']} ({row['unit']}) | {figures} | {row['bar']} | {row['verdict']} |")
     return "\n".join(lines) + "\n"
+
+
+def _row(name: str, result: dict[str, Any]) -> str:
+    figures = "<br>".join(f"{key}: {_figure(value)}" for key, value in result.items() if key not in NO_FIGURES)
+    head = f"**{name}**: {result['what']} ({result['unit']})"
+    return f"| {head} | {figures} | {result['bar']} | {result['verdict']} | {' → '.join(map(str, result['load']))} |"
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, dict) and "median" in value:
+        return f"**{value['median']}** ({value['min']}–{value['max']}, {value['runs']} runs)"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_figure(part)}" for key, part in value.items())
+    return str(value)
 
 
 def main() -> int:
     where = machine()
+    RESULTS.mkdir(exist_ok=True)
     for name in sys.argv[1:] or PROGRAMS:
-        started = time.monotonic()
+        before, started = load(), time.monotonic()
         print(f"{name} …", flush=True)
-        result = {**PROGRAMS[name](), "machine": where}
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        result = {**PROGRAMS[name](), "load": [before, load()], "machine": where}
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
         print(f"{name}: {result['verdict']} ({time.monotonic() - started:.0f} s)", flush=True)
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     (RESULTS / "table.md").write_text(table(found, where))
