@@ -31,7 +31,7 @@ def sentence(done: Finished, code: int) -> str:
 
 def nothing_left(place: Platform) -> None:
     """No pod, VM or record of one; no piece of an image that is not whole."""
-    assert place.cuboid("ps", "-a", "-q").stdout == ""
+    kube.until(lambda: place.cuboid("ps", "-a", "-q").stdout == "", "a pod is left")
     kube.until(lambda: not list((place.state / "pods").iterdir()), "a record is left")
     kube.until(lambda: not list(place.run_folder.glob("vmm/*")), "a virtual machine is left")
 

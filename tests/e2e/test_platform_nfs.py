@@ -12,7 +12,7 @@ from tests.harness.nfs import nfs_server
 from tests.harness.platform import Platform
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(240)]
-BUSYBOX = image("busybox")
+BUSYBOX, SERVICES = image("busybox"), image("services")
 
 
 def gateway(place: Platform) -> str:
@@ -23,7 +23,7 @@ def gateway(place: Platform) -> str:
 
 def test_pods_share_files_and_locks_over_nfs(pods: Platform) -> None:
     mount = {"volumeMounts": [{"name": "share", "mountPath": "/share"}]}
-    app = {"image": BUSYBOX, "command": ["sleep", "3600"], **mount}
+    app = {"image": SERVICES, "command": ["sleep", "3600"], **mount}
     kube.apply(pods, kube.manifest("first", {"image": BUSYBOX, "command": ["sleep", "1"]}, restartPolicy="Never"))
     pods.wait("first", lambda pod: bool(pod["status"].get("podIP")))  # the bridge is there with the first pod
     server = gateway(pods)
@@ -39,8 +39,8 @@ def test_pods_share_files_and_locks_over_nfs(pods: Platform) -> None:
         kube.shell(pods, "writer", "echo from the writer > /share/note")
         assert kube.shell(pods, "reader", "cat /share/note") == "from the writer\n"
         assert (folder / "note").read_text() == "from the writer\n"
-        assert "vers=4.2" in kube.shell(pods, "writer", "mount | grep ' /share '")
-        options = kube.shell(pods, "reader", "mount | grep ' /share '")
+        assert "vers=4.2" in kube.shell(pods, "writer", "grep ' /share ' /proc/mounts")
+        options = kube.shell(pods, "reader", "grep ' /share ' /proc/mounts")
         assert "vers=4.1" in options and "timeo=100" in options
         kube.shell(pods, "writer", "touch /share/lock; (flock -x 9; sleep 60) 9> /share/lock > /dev/null 2>&1 &")
         take = "flock -n /share/lock true"

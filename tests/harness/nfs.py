@@ -17,7 +17,10 @@ CONFIGURATION = """
 NFS_CORE_PARAM {{
   NFS_Port = 2049; Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false;
 }}
-NFSv4 {{ RecoveryBackend = fs; RecoveryRoot = {folder}/recovery; Graceless = true; Lease_Lifetime = 10; }}
+NFSv4 {{
+  RecoveryBackend = fs; RecoveryRoot = {folder}/recovery; Graceless = true; Lease_Lifetime = 10;
+  Only_Numeric_Owners = true;
+}}
 EXPORT {{
   Export_Id = 1; Path = {folder}/export; Pseudo = /data; Access_Type = RW; Squash = No_Root_Squash; SecType = sys;
   Protocols = 4; Transports = TCP; FSAL {{ Name = VFS; }}
