@@ -53,6 +53,16 @@ async def test_running_pods_do_not_notice_and_are_found_again_within_a_second(ho
         await host.api.until(lambda: host.leftovers() == [])
 
 
+async def test_an_agent_that_calls_itself_ready_reaches_the_guests_that_it_found(host: Host) -> None:
+    host.api.put(host.pod())
+    async with host.agent_running():
+        await host.api.until(lambda: ready(host.api.status("demo")))
+    beats = host.api.leases
+    async with host.agent_running() as daemon:
+        await host.api.until(lambda: host.api.leases > beats)
+        assert _reachable(daemon)
+
+
 def _reachable(daemon: NodeDaemon) -> bool:
     view = daemon.find("default", "demo")
     return view is not None and view.work.guest is not None and view.work.guest.connected  # type: ignore[attr-defined]
