@@ -27,7 +27,7 @@ def mount(name: str, path: str, **fields: Any) -> Object:
 
 # As little of HTTP/2 as the health check of gRPC needs: any request is answered with SERVING.
 GRPC_SERVER = """
-import socket, struct
+import contextlib, socket, struct
 def frame(kind, flags, stream, data=b""):
     return struct.pack(">I", len(data))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + data
 def header(name, value):
@@ -35,7 +35,7 @@ def header(name, value):
 listener = socket.create_server(("", 50051))
 while True:
     client, _ = listener.accept()
-    with client, client.makefile("rb") as source:
+    with contextlib.suppress(OSError), client, client.makefile("rb") as source:
         source.read(24)
         client.sendall(frame(4, 0, 0))
         while len(head := source.read(9)) == 9:

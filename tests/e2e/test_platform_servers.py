@@ -21,7 +21,7 @@ exec $bin/postgres -c fsync=off -c unix_socket_directories=/tmp -c shared_buffer
 
 
 def talk(place: Platform, port: int, text: str) -> str:
-    """What a server on the host's loopback answers to one line."""
+    """What a server on the host's loopback answers to one line, with plain line ends."""
     script = (
         "import socket, sys\n"
         f"s = socket.create_connection(('127.0.0.1', {port}), 10); s.settimeout(10)\n"
@@ -40,10 +40,10 @@ def test_redis_keeps_its_data_on_a_named_volume_over_a_restart(pods: Platform) -
         "redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data", "--appendonly", "yes",
     )  # fmt: skip
     kube.until(lambda: answers(pods, 6379, "PING\r\n", "+PONG"), "redis answers")
-    assert talk(pods, 6379, "SET greeting hello\r\n") == "+OK\r\n"
+    assert talk(pods, 6379, "SET greeting hello\r\n") == "+OK\n"
     pods.cuboid("restart", "redis")
     kube.until(lambda: answers(pods, 6379, "PING\r\n", "+PONG"), "redis answers again")
-    assert talk(pods, 6379, "GET greeting\r\n") == "$5\r\nhello\r\n"
+    assert talk(pods, 6379, "GET greeting\r\n") == "$5\nhello\n"
     pods.cuboid("rm", "-f", "redis")
     pods.cuboid("volume", "rm", "redis-data")
 
