@@ -186,7 +186,7 @@ def test_a_stop_and_a_removal_go_on_after_the_node_agent_is_killed(place: Platfo
         place.kill_daemon("cuboid-node")
     place.up()
     wait_for(lambda: "Stopped" in place.cuboid("ps", "-a").stdout, "the pod is stopped", seconds=60)
-    assert place.vmms(of) == []
+    wait_for(lambda: place.vmms(of) == [], "its machine has ended")
     place.cuboid("start", "stubborn")
     with place.started([str(VENV / "cuboid"), "rm", "-f", "stubborn"]):
         wait_for(lambda: '"ending"' in record(place, of), "the end is on record")
