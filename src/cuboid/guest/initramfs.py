@@ -26,6 +26,8 @@ from cuboid.lib.errors import InvalidError, UnsupportedError
 from cuboid.lib.paths import write_atomic
 
 PAGE = 4096
+SIGNED = b"~Module signature appended~\n"  # ends a signed module; before it the signature, and what describes it:
+SIGNATURE_HEAD = 12  # bytes
 FOLDERS = ("dev", "etc", "lib", "lib/modules", "mnt", "proc", "run", "sys", "tmp")
 # Before devtmpfs is there: the kernel opens the console for PID 1, and without one (its driver is a module) the agent's
 # run-time library opens /dev/null in its place, or aborts.
@@ -110,17 +112,31 @@ class Modules:
         return list(order)
 
     def content(self, name: str) -> bytes:
-        """The module, decompressed: the guest's kernel may not know how."""
+        """The module, decompressed: the guest's kernel may not know how. Unsigned: see `unsigned`."""
         path = self._folder / self._paths[name]
-        data = path.read_bytes()
-        match path.suffix:
-            case ".xz":
-                return lzma.decompress(data)
-            case ".zst":
-                return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-            case ".gz":
-                return gzip.decompress(data)
-        return data
+        return unsigned(_decompressed(path.read_bytes(), path.suffix))
+
+
+def _decompressed(data: bytes, suffix: str) -> bytes:
+    match suffix:
+        case ".xz":
+            return lzma.decompress(data)
+        case ".zst":
+            return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        case ".gz":
+            return gzip.decompress(data)
+    return data
+
+
+def unsigned(module: bytes) -> bytes:
+    """The module without its appended signature, which an emulated CPU checks for 20 ms.
+
+    The host vouches for the whole initramfs. Layout: Linux `include/linux/module_signature.h`, the length big-endian.
+    """
+    if not module.endswith(SIGNED):
+        return module
+    end = len(module) - len(SIGNED)
+    return module[: max(0, end - SIGNATURE_HEAD - int.from_bytes(module[end - 4 : end], "big"))]
 
 
 def _name(path: str) -> str:

@@ -89,6 +89,15 @@ def test_modules_are_decompressed_and_loaded_after_what_they_need(tree: Path) ->
     assert stat.S_ISCHR(files["dev/console"][0])
 
 
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_a_module_loses_its_signature_and_nothing_else(module: bytes, signature: bytes) -> None:
+    head = bytes(8) + len(signature).to_bytes(4, "big")
+    signed = module + signature + head + b"~Module signature appended~\n"
+    assert initramfs.unsigned(signed) == module
+    assert initramfs.unsigned(module + b"\0") == module + b"\0"
+    assert initramfs.unsigned(b"x" + b"\xff" * 4 + b"~Module signature appended~\n") == b""
+
+
 def test_a_second_build_of_the_same_does_nothing(tree: Path) -> None:
     assert write(tree)
     assert not write(tree)
