@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.conftest import image
 from tests.harness.platform import Platform
+from tests.harness.terminal import typed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(240)]
 BUSYBOX, NGINX = image("busybox"), image("nginx")
@@ -27,6 +28,22 @@ def test_run_prints_what_the_container_prints_and_ends_with_its_code(pods: Platf
     assert done.stdout == "out\n"
     assert "err\n" in done.stderr
     assert pods.cuboid("ps", "-a", "-q").stdout == ""
+
+
+def test_what_was_printed_before_anybody_attached_is_shown_in_full(pods: Platform) -> None:
+    done = pods.cuboid("run", "--rm", "-q", BUSYBOX, "sh", "-c", "echo err >&2; seq 1 50000; sleep 3")
+    assert done.stdout.splitlines() == [str(number) for number in range(1, 50_001)]
+    assert done.stderr == "err\n"
+
+
+def test_a_shell_shows_its_prompt_and_can_be_left_and_taken_again(pods: Platform) -> None:
+    keys = [("#", b"echo $((40+2))\r"), ("42\r\n", b"\x10\x11")]
+    shown, code = typed(pods, ["cuboid", "run", "-it", "-q", "--name", "shell", BUSYBOX, "sh"], keys, (24, 80))
+    assert "42" in shown, shown
+    assert code == 0
+    keys = [("", b"\r"), ("#", b"exit $((2+1))\r")]
+    shown, code = typed(pods, ["cuboid", "attach", "shell"], keys, (24, 80))
+    assert code == 3, shown
 
 
 def test_the_guest_has_a_kernel_of_its_own_and_the_options_reach_it(pods: Platform) -> None:

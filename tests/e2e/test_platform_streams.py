@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
-import struct
-import termios
 import time
 from collections.abc import Iterator
-from fcntl import ioctl
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import image
 from tests.harness.platform import VENV, Platform
+from tests.harness.terminal import typed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(240)]
 BUSYBOX, NGINX = image("busybox"), image("nginx")
@@ -28,26 +24,6 @@ def box(pods: Platform) -> Iterator[Platform]:
     """A platform with the pod `box`, which does nothing."""
     pods.cuboid("run", "-d", "--name", "box", BUSYBOX, "sh", "-c", "trap 'exit 0' TERM; sleep 3600 & wait")
     yield pods
-
-
-def typed(place: Platform, command: list[str], keys: list[tuple[str, bytes]], size: tuple[int, int]) -> tuple[str, int]:
-    """Run it on a terminal; each time a text has shown, type its keys. Gives all that was shown and the exit code."""
-    ours, theirs = pty.openpty()
-    ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-    with place.started(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        shown, until = b"", time.monotonic() + 60
-        while time.monotonic() < until:
-            if select.select([ours], [], [], 0.2)[0]:
-                try:
-                    shown += os.read(ours, 65_536)
-                except OSError:
-                    break
-            if keys and keys[0][0].encode() in shown:
-                os.write(ours, keys.pop(0)[1])
-        code = process.wait(timeout=20)
-    os.close(ours)
-    return shown.decode(errors="replace"), code
 
 
 def test_exec_it_is_a_terminal_of_the_right_size_and_gives_the_exit_code(box: Platform) -> None:

@@ -112,7 +112,7 @@ def _container(options: RunOptions, mounts: list[Object]) -> Object:
         "volumeMounts": mounts,
         "workingDir": options.workdir,
         "stdin": options.stdin,
-        "stdinOnce": options.stdin,
+        "stdinOnce": options.stdin and options.attach and not options.tty,  # a terminal can be left and taken again
         "tty": options.tty,
         "resources": _resources(options),
         "securityContext": _security(options),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -170,9 +171,12 @@ class _StdinReader:
     async def read(self) -> bytes:
         if not self._watched:
             return await asyncio.to_thread(os.read, self._descriptor, 65536)
-        await self._ready.wait()
-        self._ready.clear()
-        return os.read(self._descriptor, 65536)
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            # The loop may have told of what the last read took: without a look, this read would stop the whole loop.
+            if select.select([self._descriptor], [], [], 0)[0]:
+                return os.read(self._descriptor, 65536)
 
     def close(self) -> None:
         if self._watched:
