@@ -78,11 +78,18 @@ def codename() -> str:
     return rows.get("VERSION_CODENAME", "bookworm").strip('"')
 
 
+def _target(name: str) -> Path:
+    return FOLDER / f"{name}-{RECIPES[name].fingerprint()}"
+
+
+def present(name: str) -> bool:
+    return (_target(name) / "index.json").exists()
+
+
 def layout(name: str) -> Path:
     """The OCI layout of a recipe, built if it is not there."""
-    recipe = RECIPES[name]
-    target = FOLDER / f"{name}-{recipe.fingerprint()}"
-    if (target / "index.json").exists():
+    recipe, target = RECIPES[name], _target(name)
+    if present(name):
         return target
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER, prefix=f".{name}-") as scratch:

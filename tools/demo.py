@@ -44,6 +44,17 @@ def answers(url: str) -> str | None:
         return None
 
 
+def stored(name: str, tag: str) -> bool:
+    """Whether the registry has the image. It hides what it has from who does not say that OCI is understood."""
+    kinds = ", ".join(f"application/vnd.oci.image.{kind}.v1+json" for kind in ("index", "manifest"))
+    request = urllib.request.Request(f"http://{REGISTRY}/v2/{name}/manifests/{tag}", headers={"Accept": kinds})
+    try:
+        with urllib.request.urlopen(request, timeout=2):
+            return True
+    except (urllib.error.URLError, OSError, TimeoutError):
+        return False
+
+
 def wait_for(url: str, seconds: float, what: str) -> str:
     until = time.monotonic() + seconds
     while (content := answers(url)) is None:
@@ -75,9 +86,10 @@ def ensure_registry() -> None:
 
 
 def ensure_image() -> None:
-    if answers(f"http://{REGISTRY}/v2/demo/nginx/manifests/1") is not None:
+    if stored("demo/nginx", "1"):
         return
-    say("building an nginx image from Debian's packages (half a minute, once)")
+    if not debian_images.present("nginx"):
+        say("building an nginx image from Debian's packages (half a minute, once)")
     layout = debian_images.layout("nginx")
     say(f"pushing it as {IMAGE}")
     asyncio.run(push_layout(layout, IMAGE))
@@ -130,7 +142,7 @@ def main() -> int:
         "  cuboid logs -f demo             what it writes\n"
         f"  cuboid run --rm {IMAGE} cat /etc/os-release\n"
         "  kubectl --context cuboid get pods\n"
-        "  cuboid down                     stop everything"
+        "  make stop                       end the demo, its registry and the platform"
     )
     return 0
 

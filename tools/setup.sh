@@ -23,8 +23,8 @@ die() { echo "setup: $*" >&2; exit 1; }
 # shellcheck source=/dev/null
 . /etc/os-release
 case "${VERSION_CODENAME:-}" in
-  bookworm) backports=bookworm-backports ;;
-  trixie) backports="" ;;
+  bookworm) backports=bookworm-backports; rust=(cargo-web rustc-web); rust_dev=(rustfmt-web) ;;
+  trixie) backports=""; rust=(cargo rustc); rust_dev=(rustfmt rust-clippy) ;;
   *) die "Debian 12 (bookworm) or 13 (trixie) is needed; this is ${PRETTY_NAME:-unknown}" ;;
 esac
 
@@ -35,6 +35,13 @@ packages=(ca-certificates e2fsprogs iproute2 iptables nftables containernetworki
   python3-venv gcc libc6-dev make zstd docker-registry mmdebstrap)
 [ "$profile" = run ] || packages+=(git cpio openssl erofs-utils nfs-ganesha nfs-ganesha-vfs)
 [ "$profile" = bench ] && packages+=(podman runc)
+# A Rust toolchain of the user's own is used where there is one, else Debian's. The agent's edition needs 1.85.
+PATH="$HOME/.cargo/bin:$PATH"
+rust_ready() { (cd / && cargo --version && rustc --version) 2>/dev/null | awk '{split($2, v, "."); if (v[1] > 1 || v[2] >= 85) n++} END {exit n != 2}'; }
+if ! rust_ready; then
+  packages+=("${rust[@]}")
+  [ "$profile" = run ] || packages+=("${rust_dev[@]}")
+fi
 
 installed() { dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }
 upstream_version() { dpkg-query -W -f='${Version}' "$1" 2>/dev/null | sed 's/^[0-9]*://'; }
@@ -104,7 +111,8 @@ fi
 
 # --- Python: a virtual environment with pinned versions --------------------------------------------------------------
 python=""
-for candidate in python3.13 python3.12 python3.11 python3; do
+# The one that is there already comes first: PATH is another one under sudo, and that must change nothing.
+for candidate in .venv/bin/python python3.13 python3.12 python3.11 python3; do
   if "$candidate" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$candidate; break; fi
 done
 [ -n "$python" ] || die "Python 3.11 or newer with venv is needed: apt-get install python3-venv"
@@ -113,15 +121,14 @@ extras=""
 wanted=$("$python" -V; sha256sum pyproject.toml tools/constraints.txt; echo "$extras")
 if [ "$(cat .venv/cuboid.stamp 2>/dev/null)" != "$wanted" ] && [ "$(cat .venv/cuboid.stamp 2>/dev/null)" != "${wanted%$'\n'*}"$'\n[dev]' ]; then
   say "installing Python packages into .venv (about a minute the first time)"
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  [ "$python" = .venv/bin/python ] || "$python" -m venv --clear .venv
   timeout 900 .venv/bin/python -m pip install -q --disable-pip-version-check --retries 5 -c tools/constraints.txt "setuptools>=77" -e ".$extras" >>"$log" 2>&1 ||
     { tail -n 20 "$log" >&2; die "pip failed; the whole log is $log"; }
   echo "$wanted" >.venv/cuboid.stamp
 fi
 
 # --- guest agent and initramfs ---------------------------------------------------------------------------------------
-command -v cargo >/dev/null || { [ -x "$HOME/.cargo/bin/cargo" ] && PATH="$HOME/.cargo/bin:$PATH"; } ||
-  die "a Rust toolchain is needed for the guest agent: https://rustup.rs, or apt-get install rustup && rustup default stable"
+rust_ready || die "Rust 1.85 or newer is needed for the guest agent; found: $(cargo --version 2>&1 | head -n 1)"
 tools/build_guest.sh
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -63,10 +63,10 @@ pub fn spawn(
     if let Ok(None) = forked {
         child::run(&write, work);
     }
-    if join.is_some()
-        && let Err(error) = process::join(own.as_fd(), libc::CLONE_NEWPID)
-    {
-        crate::boot::fatal(&format!("coming back from a container's processes: {error}"));
+    if join.is_some() {
+        if let Err(error) = process::join(own.as_fd(), libc::CLONE_NEWPID) {
+            crate::boot::fatal(&format!("coming back from a container's processes: {error}"));
+        }
     }
     drop(write);
     let child = forked.context("starting a process")?.ok_or_else(unreachable_child)?;

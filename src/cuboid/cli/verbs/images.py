@@ -93,11 +93,16 @@ def _table(items: list[Object], wide: bool) -> None:
                 repository,
                 tag,
                 image["id"].removeprefix("sha256:")[:12],
-                age(image.get("created")),
+                _created(image.get("created") or ""),
                 size(image["size"]),
             ]
             rows.append(row + ([image["digest"], image.get("architecture", "")] if wide else []))
     table(["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", *(["DIGEST", "ARCHITECTURE"] if wide else [])], rows)
+
+
+def _created(timestamp: str) -> str:
+    """The image's age; reproducible builds say 1970, which tells nothing."""
+    return "-" if timestamp.startswith("1970-01-01") else age(timestamp)
 
 
 def import_(

@@ -97,7 +97,8 @@ def _tell_up(server: str, node: Object, kubeconfig_file: Path | None, output: Fo
 
 async def _start(paths: Paths, server: str, line: Progress) -> None:
     api_daemon, node_daemon = _daemons(paths, server)
-    line.update("starting the API server")
+    if daemons.running_pid(paths, api_daemon) is None:
+        line.update("starting the API server")
     if daemons.systemd_runs():
         await daemons.systemd_start(paths, (api_daemon, node_daemon), server)
     else:
@@ -109,8 +110,8 @@ async def _start(paths: Paths, server: str, line: Progress) -> None:
     before: set[str] = set()
     if not daemons.systemd_runs() and daemons.running_pid(paths, node_daemon) is None:
         before = _heartbeats()
+        line.update("starting the node agent", "(the first time it boots a kernel to see what this machine can do)")
         await daemons.start(paths, node_daemon)
-    line.update("starting the node agent", "(the first time it boots a kernel to see what this machine can do)")
     _wait(paths, node_daemon, lambda: _node_ready(before), "the node")
 
 
