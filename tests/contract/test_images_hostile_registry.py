@@ -286,6 +286,18 @@ async def test_credentials_do_not_go_to_a_token_server_elsewhere_without_encrypt
     assert "without encryption" in error.message
 
 
+async def test_a_registry_elsewhere_cannot_name_a_service_of_this_host_as_its_token_server() -> None:
+    """Not even one that may be spoken with in plain: it would be given the credentials, and a request at its choice."""
+    transport = Transport("registry.example", ImageSettings(insecure_registries=("registry.example",)))
+    try:
+        assert transport.may_send_secrets("http://registry.example/token")
+        assert [
+            url for url in ("http://127.0.0.1:9/t", "http://[::1]/t", "file:///t") if transport.may_send_secrets(url)
+        ] == []
+    finally:
+        await transport.close()
+
+
 async def test_a_token_server_that_answers_garbage_is_hostile(app: FakeRegistry, tmp_path: Path) -> None:
     challenge = {"WWW-Authenticate": f'Bearer realm="http://{app.host}/token",service="s"'}
 

@@ -38,7 +38,7 @@ echo disks $(awk '/vd/ {{print $4}}' /proc/partitions)
 printf 'log \\033[2J\\033]0;owned\\007 end\\n'
 head -c 3000000 /dev/zero | tr '\\0' A; echo
 (head -c 4000000 /dev/urandom > /dev/hvc0) 2> /dev/null &
-dd if=/dev/zero of=/filler bs=1M count=200 2> /dev/null
+dd if=/dev/zero of=/filler bs=1M count=64 2> /dev/null
 printf 'told \\033[2J\\033]0;owned\\007 \\342\\200\\256' > /dev/termination-log
 head -c 1000000 /dev/urandom >> /dev/termination-log
 exit 3

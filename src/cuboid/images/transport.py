@@ -113,7 +113,7 @@ class Transport:
     def may_send_secrets(self, url: str) -> bool:
         """Whether a token server may be given credentials: encrypted, or as local as the registry itself."""
         target = httpx.URL(url)
-        as_local = target.host == host(self.endpoint) or is_loopback(target.host)
+        as_local = target.host == host(self.endpoint) or (self._local and is_loopback(target.host))
         return target.scheme == "https" or (target.scheme == "http" and self._plain_allowed and as_local)
 
     def _check(self, response: httpx.Response) -> None:
