@@ -17,7 +17,7 @@ from cuboid.node.settings import NodeSettings
 from tests.harness.platform import Platform
 from tools import debian_images
 
-RUNS = 10
+RUNS = 8
 BAR = 1.5  # of a bare boot
 PODMAN = ["podman", "--runtime", "runc", "run", "--rm", "--ulimit", "nofile=1024:2048", "--ulimit", "nproc=1000:1000"]
 

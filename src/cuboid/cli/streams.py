@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -51,9 +52,20 @@ async def open_stream(api: Api, path: str, query: Sequence[tuple[str, str]], pro
         ) from error
 
 
-def run_stream(api: Api, path: str, query: Sequence[tuple[str, str]], *, stdin: bool, tty: bool) -> int:
-    """Connect this process' stdin, stdout and stderr; returns the exit code that the far end told (0 if detached)."""
-    return asyncio.run(_Session(tty).run(api, path, query, stdin))
+def run_stream(
+    api: Api,
+    path: str,
+    query: Sequence[tuple[str, str]],
+    *,
+    stdin: bool,
+    tty: bool,
+    shown: Counter[int] | None = None,
+) -> int:
+    """Connect this process' stdin, stdout and stderr; returns the exit code that the far end told (0 if detached).
+
+    `shown` is counted up by the bytes written to STDOUT and STDERR, also when an error is raised.
+    """
+    return asyncio.run(_Session(tty, Counter() if shown is None else shown).run(api, path, query, stdin))
 
 
 def capture(api: Api, path: str, query: Sequence[tuple[str, str]], limit: int = 16 << 20) -> tuple[bytes, bytes, int]:
@@ -77,8 +89,9 @@ async def _capture(api: Api, path: str, query: Sequence[tuple[str, str]], limit:
 
 
 class _Session:
-    def __init__(self, tty: bool) -> None:
+    def __init__(self, tty: bool, shown: Counter[int]) -> None:
         self._tty = tty
+        self._shown = shown
         self._status: dict[str, Any] = {}
         self._detached = False
 
@@ -133,6 +146,7 @@ class _Session:
                     self._status = json.loads(data[1:] or b"{}")
                 elif data[0] in (STDOUT, STDERR):
                     await asyncio.to_thread(_write, data[0], data[1:])
+                    self._shown[data[0]] += len(data) - 1
         except ConnectionClosed:
             return
 

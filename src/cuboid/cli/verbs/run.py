@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 from cuboid.cli import common, manifest, pull_secret, status, terminal
 from cuboid.cli.api import Api, pods_path
 from cuboid.cli.output import Format, Progress, clean, progress, show
-from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, InvalidError, NotFoundError, UnavailableError
+from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, InvalidError, NotFoundError
 
 Object = dict[str, Any]
 PLATFORM_FAILED = 125  # Docker's: the platform, not the container, failed
@@ -141,23 +142,28 @@ def _follow(api: Api, pod: Object, options: manifest.RunOptions) -> int:
         ("history", "true"),
     ]
     query += [("stdin", str(options.stdin).lower()), ("tty", str(options.tty).lower())]
-    try:
-        if "running" in status.main_status(pod).get("state", {}):
-            streams.run_stream(api, pods_path(namespace, name, "attach"), query, stdin=options.stdin, tty=options.tty)
-        else:
-            print_log(api, namespace, name, container, options.tty)
-    except (NotFoundError, ConflictError, InvalidError, UnavailableError):  # it ended before we were there
-        print_log(api, namespace, name, container, options.tty)
+    shown: Counter[int] = Counter()
+    if "running" in status.main_status(pod).get("state", {}):
+        path = pods_path(namespace, name, "attach")
+        try:
+            streams.run_stream(api, path, query, stdin=options.stdin, tty=options.tty, shown=shown)
+            return wait_ended(api, pod)
+        except CuboidError:  # it ended before we were there, or its machine while we looked: the log has the rest
+            wait_ended(api, pod)
+    print_log(api, namespace, name, container, options.tty, shown)
     return wait_ended(api, pod)
 
 
-def print_log(api: Api, namespace: str, name: str, container: str, tty: bool) -> None:
-    """Everything that the container has written, each stream to its own."""
-    for stream, target in (("Stdout", sys.stdout), *([] if tty else [("Stderr", sys.stderr)])):
+def print_log(api: Api, namespace: str, name: str, container: str, tty: bool, shown: Counter[int]) -> None:
+    """What the container has written, each stream to its own, without the first `shown` bytes of each."""
+    streams = ((1, "Stdout", sys.stdout), *(() if tty else ((2, "Stderr", sys.stderr),)))
+    for number, stream, target in streams:
+        skip = shown[number]
         query = {"container": container, "stream": stream}
         with api.stream("GET", pods_path(namespace, name, "log"), query=query) as response:
             while piece := response.read(65536):
-                target.buffer.write(piece)
+                target.buffer.write(piece[skip:])
+                skip = max(0, skip - len(piece))
         target.buffer.flush()
 
 
