@@ -28,6 +28,11 @@ test: setup-dev ## all checks and tests
 unit: ## only the tests that start nothing
 	@$(PY) -m pytest -q -n 2 tests/unit
 
+fuzz: ## random input to the agent's parsers, 3 minutes each (FUZZ_SECONDS=180; Rust nightly, cargo-fuzz)
+	@for target in frames mux; do mkdir -p build/fuzz/$$target; (cd guest/agent && PATH="$$HOME/.cargo/bin:$$PATH" \
+	  cargo +nightly fuzz run --fuzz-dir fuzz --target-dir ../../build/cargo-fuzz $$target ../../build/fuzz/$$target -- \
+	  -max_total_time=$${FUZZ_SECONDS:-180} -timeout=20 -print_final_stats=1) || exit 1; done
+
 bench: ## measure what the README claims, into bench/results
 	@tools/setup.sh --bench
 	@$(PY) -m bench

@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.conftest import image
 from tests.harness import pods as kube
+from tests.harness.certificate import self_signed
 from tests.harness.platform import Object, Platform
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(240)]
@@ -47,6 +48,16 @@ while True:
                 first = bytes([0x88]) + header(b"content-type", b"application/grpc")
                 client.sendall(frame(1, 4, stream, first) + frame(0, 0, stream, bytes([0, 0, 0, 0, 2, 8, 1])))
                 client.sendall(frame(1, 5, stream, header(b"grpc-status", b"0")))
+"""
+
+HTTPS_SERVER = """
+import http.server, os, ssl
+open("/tmp/pem", "w").write(os.environ["PEM"])
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/tmp/pem")
+server = http.server.HTTPServer(("", 8443), http.server.SimpleHTTPRequestHandler)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
 """
 
 
@@ -172,7 +183,12 @@ def test_probes_hold_back_readiness_and_restart_what_is_not_alive(pods: Platform
         "readinessProbe": {"grpc": {"port": 50051}, "periodSeconds": 1, "timeoutSeconds": 5},
         "livenessProbe": {"tcpSocket": {"port": 50051}, **fast, "initialDelaySeconds": 20},
     }  # fmt: skip
-    kube.apply(pods, kube.manifest("probed", slow, sick, grpc, terminationGracePeriodSeconds=1))
+    https = {
+        "name": "https", "image": SERVICES, "command": ["python3", "-c", HTTPS_SERVER],
+        "env": [{"name": "PEM", "value": self_signed()}],
+        "readinessProbe": {"httpGet": {"port": 8443, "scheme": "HTTPS"}, "periodSeconds": 1, "timeoutSeconds": 5},
+    }  # fmt: skip
+    kube.apply(pods, kube.manifest("probed", slow, sick, grpc, https, terminationGracePeriodSeconds=1))
     pods.wait("probed", lambda pod: bool(kube.container(pod, "slow").get("started")))
     assert not kube.container(pods.pod("probed"), "slow")["ready"]
     kube.shell(pods, "probed", "echo yes > /tmp/ready", "slow")
@@ -186,6 +202,15 @@ def test_probes_hold_back_readiness_and_restart_what_is_not_alive(pods: Platform
     assert "Liveness probe failed" in events
     pod = pods.pod("probed")
     assert kube.container(pod, "slow")["restartCount"] == kube.container(pod, "grpc")["restartCount"] == 0
+
+
+def test_a_volume_beyond_its_size_limit_evicts_the_pod(pods: Platform) -> None:
+    script = "sleep 1; head -c 20000000 /dev/zero > /small/file; sleep 3600"
+    small = {"name": "small", "emptyDir": {"sizeLimit": "10Mi"}}
+    kube.apply(pods, kube.manifest("greedy", busybox(script, volumeMounts=[mount("small", "/small")]), volumes=[small]))
+    status = pods.wait("greedy", kube.ended)["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
+    assert status["message"] == 'Usage of EmptyDir volume "small" exceeds the limit "10Mi".'
 
 
 def test_hooks_run_and_an_end_has_its_grace(pods: Platform) -> None:

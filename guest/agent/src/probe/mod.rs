@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_probe_without_an_action_is_refused() {
         let tcp = pb::Probe { action: Some(Action::Tcp(pb::TcpAction::default())), ..Default::default() };
-        assert!(check_actions(&[tcp.clone()]).is_ok());
+        assert!(check_actions(std::slice::from_ref(&tcp)).is_ok());
         assert!(check_actions(&[tcp, pb::Probe::default()]).is_err());
     }
 
