@@ -44,19 +44,21 @@ class Informer:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """For ever; UnauthorizedError, ForbiddenError and the like end it, a server that is away does not."""
-        delay = FIRST_DELAY
+        delay, now = FIRST_DELAY, asyncio.get_running_loop().time
         while True:
+            began = now()
             try:
                 if not self._version:
                     for event in await self._relist():
                         yield event
-                delay = FIRST_DELAY
                 async with aclosing(self._follow()) as changes:
                     async for event in changes:
                         yield event
             except GoneError:
                 self._version = ""
             except (UnavailableError, DeadlineError, ExhaustedError) as error:
+                if now() - began > MAX_DELAY:  # it had been there for a while
+                    delay = FIRST_DELAY
                 log.info("watching again soon", resource=self._resource.plural, error=str(error))
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(delay * 2, MAX_DELAY)
