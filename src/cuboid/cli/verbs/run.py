@@ -18,6 +18,7 @@ from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, Invalid
 
 Object = dict[str, Any]
 PLATFORM_FAILED = 125  # Docker's: the platform, not the container, failed
+REMOVAL_SECONDS = 60.0  # for a pod to be gone
 EXAMPLE = """Run an image in a virtual machine of its own.
 
 Example: cuboid run --name web -d -p 8080:80 localhost:5000/demo/nginx:1
@@ -246,7 +247,11 @@ def wait_ended(api: Api, pod: Object) -> int:
 
 
 def _remove(api: Api, namespace: str, name: str) -> None:
+    """Gone when the command ends, as with Docker: its name, ports and volumes are free. DeadlineError."""
+    path = pods_path(namespace, name)
     try:
-        api.delete(pods_path(namespace, name), {"gracePeriodSeconds": 1})
+        api.delete(path, {"gracePeriodSeconds": 1})
+        for _ in versions(api, api.get(path), REMOVAL_SECONDS):
+            pass  # until NotFoundError
     except NotFoundError:
         return
