@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from cuboid.images.base import Image
 from cuboid.lib.aio import within
-from cuboid.lib.errors import CuboidError, InvalidError, UnsupportedError
+from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, UnsupportedError
 from cuboid.node import spec
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
@@ -16,6 +17,7 @@ from cuboid.node.volumes import VolumeError, is_files_volume, volume_files
 
 NEVER_TRY_AGAIN = (InvalidError, UnsupportedError)
 RELEASE_SECONDS = 60.0
+LET_GO_SECONDS = 5.0  # for a pod that ends to let go of its volumes
 
 
 def text(error: BaseException) -> str:
@@ -67,8 +69,18 @@ async def _make_disks(work: PodWork) -> None:
 
 
 async def acquire(work: PodWork, use: spec.NamedVolumeUse) -> Path:
-    meta = work.pod.metadata
-    return await work.tools.disks.acquire_volume(meta.namespace, use.name, work.uid, use.size_bytes, pod=meta.name)
+    """Hold a named volume. One in use is waited for a little: its pod may have ended, and lets go of it just now."""
+    meta, loop = work.pod.metadata, asyncio.get_running_loop()
+    until = loop.time() + LET_GO_SECONDS
+    while True:
+        try:
+            return await work.tools.disks.acquire_volume(
+                meta.namespace, use.name, work.uid, use.size_bytes, pod=meta.name
+            )
+        except ConflictError:
+            if loop.time() >= until:
+                raise
+        await asyncio.sleep(0.1)
 
 
 async def _check_files(work: PodWork) -> None:
