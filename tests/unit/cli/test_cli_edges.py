@@ -113,32 +113,79 @@ def entry(name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "", size: int
     return found
 
 
-def test_a_copied_file_takes_the_targets_name(tmp_path: Path) -> None:
-    cp.unpack(archive(entry("hosts")), tmp_path / "mine")
-    assert (tmp_path / "mine").read_bytes() == b"x"
+FOLDER = entry("etc", kind=tarfile.DIRTYPE)
 
 
-def test_a_copied_folder_lands_below_an_existing_one(tmp_path: Path) -> None:
-    cp.unpack(archive(entry("etc", kind=tarfile.DIRTYPE), entry("etc/hosts")), tmp_path)
-    assert (tmp_path / "etc/hosts").exists()
+def test_a_copied_file_takes_the_targets_name_or_goes_below_a_folder(tmp_path: Path) -> None:
+    cp.unpack(archive(entry("hosts")), tmp_path / "mine", "hosts")
+    cp.unpack(archive(entry("hosts")), tmp_path, "hosts")
+    assert (tmp_path / "mine").read_bytes() == (tmp_path / "hosts").read_bytes() == b"x"
+
+
+def test_a_copied_folder_lands_below_an_existing_one_or_takes_the_targets_name(tmp_path: Path) -> None:
+    inside = [entry("etc/hosts"), entry("etc/also", kind=tarfile.LNKTYPE, link="etc/hosts"),
+              entry("etc/link", kind=tarfile.SYMTYPE, link="hosts")]  # fmt: skip
+    for target, found in ((tmp_path, tmp_path / "etc"), (tmp_path / "new", tmp_path / "new")):
+        cp.unpack(archive(FOLDER, *inside), target, "etc")
+        assert [(found / name).read_bytes() for name in ("hosts", "also", "link")] == [b"x"] * 3
+
+
+def test_a_whole_root_is_copied_into_the_target(tmp_path: Path) -> None:
+    cp.unpack(archive(entry(".", kind=tarfile.DIRTYPE), entry("./hosts")), tmp_path / "dump", ".")
+    assert (tmp_path / "dump/hosts").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/etc/hosts", "hosts"), ("/etc/", "etc"), ("/", "."), ("/a/..", "."), ("/a/.", "."), ("b", "b")]
+)
+def test_a_copied_thing_is_called_as_the_agent_calls_it(path: str, name: str) -> None:
+    assert cp.copied_name(path) == name
+
+
+def link(name: str, to: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    return entry(name, kind=kind, link=to)
 
 
 @pytest.mark.parametrize(
     "hostile",
     [
-        entry("../outside"),
-        entry("a/../../outside"),
-        entry("link", kind=tarfile.SYMTYPE, link="/etc/passwd"),
-        entry("link", kind=tarfile.SYMTYPE, link="../../outside"),
-        entry("device", kind=tarfile.CHRTYPE),
+        [],
+        [entry("../outside")],
+        [entry("other")],
+        [entry("."), entry("./other")],
+        [entry("etc"), entry("other")],
+        [entry("etc"), entry("etc")],
+        [FOLDER, entry("other")],
+        [FOLDER, entry("etc/../../outside")],
+        [FOLDER, entry("etc/../other")],
+        [FOLDER, link("etc/link", "/etc/passwd")],
+        [FOLDER, link("etc/link", "../other"), entry("etc/link")],
+        [FOLDER, link("etc/hard", "other", tarfile.LNKTYPE)],
+        [FOLDER, link("etc/hard", "etc/../other", tarfile.LNKTYPE)],
+        [FOLDER, entry("etc/device", kind=tarfile.CHRTYPE)],
+        [link("etc", "secrets"), entry("etc/other")],
     ],
 )
-def test_a_hostile_archive_leaves_nothing_outside_the_target(tmp_path: Path, hostile: tarfile.TarInfo) -> None:
-    target = tmp_path / "inner"
-    target.mkdir()
+def test_a_hostile_archive_leaves_nothing_beside_what_was_asked_for(
+    tmp_path: Path, hostile: list[tarfile.TarInfo]
+) -> None:
+    target = tmp_path / "home"
+    (target / "secrets").mkdir(parents=True)
+    (target / "other").write_text("mine")
     with pytest.raises(errors.InvalidError):
-        cp.unpack(archive(hostile), target)
-    assert [path.name for path in tmp_path.iterdir()] == ["inner"]
+        cp.unpack(archive(*hostile), target, "etc")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert {path.name for path in target.iterdir()} <= {"secrets", "other", "etc"}
+    assert list((target / "secrets").iterdir()) == []
+    assert (target / "other").read_text() == "mine"
+
+
+def test_a_link_that_an_earlier_copy_left_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    cp.unpack(archive(link("etc", "secrets")), tmp_path, "etc")
+    with pytest.raises(errors.InvalidError, match="symbolic link"):
+        cp.unpack(archive(FOLDER, entry("etc/key")), tmp_path, "etc")
+    assert list((tmp_path / "secrets").iterdir()) == []
 
 
 @pytest.mark.parametrize(

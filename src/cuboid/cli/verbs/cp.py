@@ -110,22 +110,57 @@ def _copy_out(api: Api, namespace: str, source: tuple[str, str], target: str, co
             while piece := response.read(65536):
                 sys.stdout.buffer.write(piece)
             return
-        unpack(cast(Any, response), Path(target))
+        unpack(cast(Any, response), Path(target), copied_name(source[1]))
 
 
-def unpack(stream: IO[bytes], target: Path) -> None:
-    """Unpack a tar whose first entry is the thing copied. Hostile input: nothing lands outside `target`."""
-    rename = None if target.is_dir() else target.name
-    folder = target if target.is_dir() else target.parent
-    if not folder.is_dir():
-        raise NotFoundError(f"{folder} does not exist")
+def copied_name(path: str) -> str:
+    """What the agent calls the thing at this path of a container: its last part, "." where that is no name."""
+    last = path.rstrip("/").rpartition("/")[2]
+    return "." if last in ("", "..") else last
+
+
+def unpack(stream: IO[bytes], target: Path, name: str) -> None:
+    """Unpack a tar of one thing, called `name`: as `target`, or below it if that is a folder.
+
+    Hostile input: it holds that thing and what is below it and nothing else, and no link of its own leads it out.
+    """
+    place = target / name if target.is_dir() and name != "." else target
+    if not place.parent.is_dir():
+        raise NotFoundError(f"{place.parent} does not exist")
+    if place != target and place.is_symlink():
+        raise InvalidError(f"{place} is a symbolic link", hint="remove it, or copy to another place")
     with tarfile.open(fileobj=io.BufferedReader(cast(Any, stream)), mode="r|") as tar:
-        for entry in tar:
-            first, _, rest = entry.name.lstrip("/").removeprefix("./").partition("/")
-            entry.name = f"{rename or first}/{rest}" if rest else (rename or first)
-            if entry.islnk():
-                entry.linkname = f"{rename or first}/{entry.linkname.partition('/')[2]}"
-            try:
-                tar.extract(entry, folder, filter="data", set_attrs=True)
-            except (tarfile.FilterError, OSError) as error:
-                raise InvalidError(f"{entry.name} was not copied: {error}") from error
+        top = tar.next()
+        if top is None or top.name.removesuffix("/") != name:
+            raise InvalidError(f"the pod sent {top.name if top else 'nothing'!r} for {name!r}")
+        if top.isdir():
+            _make_folder(place)
+        else:
+            top.name = place.name
+            _extract(tar, top, place.parent)
+        while (entry := tar.next()) is not None:
+            if not top.isdir():
+                raise InvalidError(f"the pod sent {entry.name!r} besides {name!r}")
+            entry.name = _below(entry.name, name)
+            entry.linkname = _below(entry.linkname, name) if entry.islnk() else entry.linkname
+            _extract(tar, entry, place)
+
+
+def _make_folder(place: Path) -> None:
+    try:
+        place.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InvalidError(f"{place} cannot be made: {error.strerror}") from error
+
+
+def _below(path: str, top: str) -> str:
+    if not path.startswith(f"{top}/"):
+        raise InvalidError(f"the pod sent {path!r}, which is not below {top!r}")
+    return path[len(top) + 1 :]
+
+
+def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, folder: Path) -> None:
+    try:
+        tar.extract(entry, folder, filter="data", set_attrs=True)
+    except (tarfile.FilterError, OSError) as error:
+        raise InvalidError(f"{entry.name} was not copied: {error}") from error
