@@ -133,6 +133,7 @@ def test_a_kernel_is_unpacked_once_for_emulated_machines(tmp_path: Path, packing
     "payload",
     [b"", b"\x02!L\x18 packed in another way", zstandard.compress(elf())[:-9], gzip.compress(b"no ELF"),
      lzma.compress(elf(kind=17)), gzip.compress(elf(note=b"GNU\0")), lzma.compress(elf()[:70])],
+    ids=["nothing", "unknown", "short zstd", "no elf", "other kind", "other note", "short lzma"],  # gzip holds the time
 )  # fmt: skip
 def test_a_kernel_that_must_unpack_itself_is_booted_as_it_is(tmp_path: Path, payload: bytes) -> None:
     image = tmp_path / "vmlinuz"
