@@ -25,7 +25,6 @@ from cuboid.lib.errors import UnavailableError
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 EXEC = Subprotocol("v5.channel.k8s.io")
 FORWARD = Subprotocol("v4.channel.k8s.io")
-DETACHED = 0
 DETACH_KEYS = b"\x10\x11"  # ctrl-p ctrl-q, as Docker's
 
 
@@ -60,8 +59,8 @@ def run_stream(
     stdin: bool,
     tty: bool,
     shown: Counter[int] | None = None,
-) -> int:
-    """Connect this process' stdin, stdout and stderr; returns the exit code that the far end told (0 if detached).
+) -> int | None:
+    """Connect this process' stdin, stdout and stderr; returns the exit code that the far end told, None if detached.
 
     `shown` is counted up by the bytes written to STDOUT and STDERR, also when an error is raised.
     """
@@ -95,7 +94,7 @@ class _Session:
         self._status: dict[str, Any] = {}
         self._detached = False
 
-    async def run(self, api: Api, path: str, query: Sequence[tuple[str, str]], stdin: bool) -> int:
+    async def run(self, api: Api, path: str, query: Sequence[tuple[str, str]], stdin: bool) -> int | None:
         socket = await open_stream(api, path, query, EXEC)
         loop = asyncio.get_running_loop()
         with terminal.raw() if self._tty else _no_change():
@@ -114,7 +113,7 @@ class _Session:
                     with suppress(ConnectionClosed, TimeoutError):
                         async with asyncio.timeout(2):
                             await socket.close()
-        return DETACHED if self._detached else exit_code(self._status)
+        return None if self._detached else exit_code(self._status)
 
     async def _resize(self, socket: ClientConnection) -> None:
         rows, columns = terminal.size()

@@ -56,7 +56,7 @@ def exec_(
     path = pods_path(namespace, pod, "exec")
     if output in (Format.JSON, Format.YAML):
         raise typer.Exit(_captured(api, path, query, output))
-    raise typer.Exit(streams.run_stream(api, path, query, stdin=interactive, tty=tty))
+    raise typer.Exit(streams.run_stream(api, path, query, stdin=interactive, tty=tty) or 0)
 
 
 def _query(container: str, stdin: bool, tty: bool) -> list[tuple[str, str]]:
@@ -92,7 +92,8 @@ def attach(
         raise ConflictError(f"container {name} of {pod} does not run", hint=f"cuboid logs {pod}")
     stdin, tty = bool(spec.get("stdin")) and not no_stdin, bool(spec.get("tty")) and sys.stdin.isatty()
     query = _query(name, stdin, bool(spec.get("tty")))
-    raise typer.Exit(streams.run_stream(api, pods_path(namespace, pod, "attach"), query, stdin=stdin, tty=tty))
+    path = pods_path(namespace, pod, "attach")
+    raise typer.Exit(streams.run_stream(api, path, query, stdin=stdin, tty=tty) or 0)
 
 
 def top(

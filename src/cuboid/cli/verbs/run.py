@@ -147,8 +147,8 @@ def _follow(api: Api, pod: Object, options: manifest.RunOptions) -> int:
     if "running" in status.main_status(pod).get("state", {}):
         path = pods_path(namespace, name, "attach")
         try:
-            streams.run_stream(api, path, query, stdin=options.stdin, tty=options.tty, shown=shown)
-            return wait_ended(api, pod)
+            code = streams.run_stream(api, path, query, stdin=options.stdin, tty=options.tty, shown=shown)
+            return 0 if code is None else wait_ended(api, pod)
         except CuboidError:  # it ended before we were there, or its machine while we looked: the log has the rest
             wait_ended(api, pod)
     print_log(api, namespace, name, container, options.tty, shown)
