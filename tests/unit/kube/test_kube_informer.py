@@ -18,11 +18,14 @@ from cuboid.lib.errors import UnavailableError
 class AwayClient:
     """Lists once; its watches fail at once."""
 
+    away = True
+
     async def list(self, *_: Any, **__: Any) -> Listed:
         return Listed([], "1", "")
 
     async def watch(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
-        raise UnavailableError("away")
+        if self.away:
+            raise UnavailableError("away")
         yield
 
 
