@@ -30,7 +30,8 @@ def machine() -> Result:
     ).stdout
     return {
         "cpu": _row("/proc/cpuinfo", "model name").partition(":")[2].strip() or "?", "cores": os.cpu_count(),
-        "memory_gib": round(int(_row("/proc/meminfo", "MemTotal").split()[1]) / 2**20, 1), "kernel": host.release().partition("-")[0],
+        "memory_gib": round(int(_row("/proc/meminfo", "MemTotal").split()[1]) / 2**20, 1),
+        "kernel": host.release().partition("-")[0],
         "qemu": qemu.splitlines()[0] if qemu else "?",
     }  # fmt: skip
 
