@@ -17,6 +17,7 @@ from cuboid.cli import api, config, output, streams
 from cuboid.cli import main as main_module
 from cuboid.cli.main import exit_code
 from cuboid.cli.verbs import cp
+from cuboid.cli.verbs.info import _event_row
 from cuboid.cli.verbs.lifecycle import _seconds
 from cuboid.cli.verbs.logs import _as_json, _since
 from cuboid.lib import errors
@@ -219,6 +220,12 @@ def test_any_line_of_a_log_is_one_row_of_json(line: bytes) -> None:
 )
 def test_names_alone_are_those_of_the_things_in_an_answer(value: object, names: list[str]) -> None:
     assert output.names(value) == names
+
+
+def test_an_event_that_came_again_says_how_often() -> None:
+    event = {"reason": "Started", "message": "Started container main", "metadata": {}}
+    assert _event_row(event | {"count": 2})[-1] == "Started container main (x2)"
+    assert _event_row(event)[-1] == "Started container main"
 
 
 def test_since_reads_spans_and_times() -> None:

@@ -89,7 +89,9 @@ def _when(event: Object) -> str:
 
 def _event_row(row: Object) -> list[object]:
     about = row.get("involvedObject", {})
-    return [age(_when(row)), row.get("type", ""), row.get("reason", ""), about.get("name", ""), row.get("message", "")]
+    times = f" (x{row['count']})" if int(row.get("count") or 1) > 1 else ""
+    text = str(row.get("message", "")) + times
+    return [age(_when(row)), row.get("type", ""), row.get("reason", ""), about.get("name", ""), text]
 
 
 def _events_table(items: list[Object]) -> None:
