@@ -1,11 +1,14 @@
 //! Attaching to a container: its output from now on or from its start, and its standard input.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::Container;
+use super::history::Piece;
 use super::io::Port;
 use crate::channel::{Incoming, StreamHandle};
 use crate::error::Outcome;
@@ -23,41 +26,46 @@ pub async fn attach(container: Rc<Container>, call: pb::Attach, stream: StreamHa
         container.require_running()?;
     }
     // Who listens to a container that has ended hears the end at once: the sender is dropped.
-    let (sender, mut pieces) = mpsc::channel(WAITING);
+    let (sender, pieces) = mpsc::channel(WAITING);
     container.listeners.borrow_mut().extend(Some(sender).filter(|_| container.is_running()));
     let stdin = container.stdin.borrow().clone().filter(|_| call.stdin);
-    let output = async {
-        let send = async |channel: u8, bytes: &[u8]| {
-            let wanted = if channel == 2 { call.stderr } else { call.stdout };
-            !wanted || stream.send(channel, bytes).await.is_ok()
-        };
-        for (channel, bytes) in history.unwrap_or_default() {
-            if !send(channel, &bytes).await {
-                return;
-            }
-        }
-        while let Some((channel, bytes)) = pieces.recv().await {
-            if !send(channel, &bytes).await {
-                return;
-            }
-        }
-        let mut ended = container.ended.subscribe();
-        // The sender lives in the container, which lives here.
-        let _ = ended.wait_for(|ended| *ended).await;
-        let exit = container.exit.borrow().clone().unwrap_or_default();
-        stream.reply(pb::reply::Reply::Exit(exit)).await;
-    };
-    let input = async {
-        feed(&stream, stdin, || close_stdin(&container)).await;
-    };
     tokio::select! {
-        () = output => {}
-        () = input => {}
+        () = tell(&container, &call, &stream, history.unwrap_or_default(), pieces) => {}
+        () = feed(&stream, stdin, || close_stdin(&container)) => {}
     }
-    if call.stdin && container.call.stdin_once {
+    if call.stdin {
         close_stdin(&container);
     }
     Ok(())
+}
+
+/// Sends what was written, what is being written, and how it ended. Ends early when nobody is there.
+async fn tell(
+    container: &Container,
+    call: &pb::Attach,
+    stream: &StreamHandle,
+    history: VecDeque<Piece>,
+    mut pieces: mpsc::Receiver<(u8, Bytes)>,
+) {
+    let send = async |channel: u8, bytes: &[u8]| {
+        let wanted = if channel == 2 { call.stderr } else { call.stdout };
+        !wanted || stream.send(channel, bytes).await.is_ok()
+    };
+    for (channel, bytes) in history {
+        if !send(channel, &bytes).await {
+            return;
+        }
+    }
+    while let Some((channel, bytes)) = pieces.recv().await {
+        if !send(channel, &bytes).await {
+            return;
+        }
+    }
+    let mut ended = container.ended.subscribe();
+    // The sender lives in the container, which lives here.
+    let _ = ended.wait_for(|ended| *ended).await;
+    let exit = container.exit.borrow().clone().unwrap_or_default();
+    stream.reply(pb::reply::Reply::Exit(exit)).await;
 }
 
 fn close_stdin(container: &Container) {

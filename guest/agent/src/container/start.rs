@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -112,9 +112,7 @@ fn launch_mounted(
     volumes: Vec<VolumeMount>,
     begin: u64,
 ) -> Outcome<Rc<Container>> {
-    let resources = call.resources.unwrap_or_default();
-    // The name tells whose process the kernel's log speaks of (see `oom`).
-    let cgroup = Cgroup::create(&format!("{}.{}", call.name, call.attempt), &resources)?;
+    let (cgroup, cgroup_fd) = cgroup_of(&call)?;
     let terminals = Terminals::create()?;
     let (stdio, mut ends, console) = open_stdio(&call, &terminals)?;
     // The container alone holds it, so that it can be closed.
@@ -122,7 +120,6 @@ fn launch_mounted(
     let view = view_of(pod, &call, layers, &terminals, console, volumes)?;
     let hostname = Some(call.hostname.clone()).filter(|name| !name.is_empty() && *name != pod.hostname);
     let mounted = now_ns();
-    let cgroup_fd = cgroup.open().context("opening the container's cgroup")?;
     let namespaces = libc::CLONE_NEWNS | if pod.init.is_some() { 0 } else { libc::CLONE_NEWPID };
     let join = pod.init.as_ref().map(|init| init.pidfd.as_fd());
     let spawned = spawn::spawn(&agent.reaper(), namespaces as u64, join, cgroup_fd.as_fd(), || {
@@ -155,6 +152,14 @@ fn launch_mounted(
     let life = Life { agent: agent.clone(), container: container.clone(), ends, phases, forked };
     spawn_local(life.run(errors, ended));
     Ok(container)
+}
+
+/// Its name tells whose process the kernel's log speaks of (see `oom`).
+fn cgroup_of(call: &pb::StartContainer) -> Outcome<(Cgroup, OwnedFd)> {
+    let resources = call.resources.unwrap_or_default();
+    let cgroup = Cgroup::create(&format!("{}.{}", call.name, call.attempt), &resources)?;
+    let fd = cgroup.open().context("opening the container's cgroup")?;
+    Ok((cgroup, fd))
 }
 
 fn view_of(
