@@ -35,7 +35,7 @@ from cuboid.lib.systemd import notify
 from cuboid.server import binder, tls
 from cuboid.server.app import make_app
 from cuboid.server.context import Context
-from cuboid.server.protocol import LimitedProtocol
+from cuboid.server.protocol import LimitedProtocol, LimitedWebSocket
 from cuboid.server.settings import ServerSettings
 from cuboid.server.tokens import Tokens, read_admin
 
@@ -170,7 +170,7 @@ def _config(context: Context, tokens: Tokens, serving: ssl.SSLContext) -> uvicor
     return uvicorn.Config(
         make_app(context, tokens),
         http=LimitedProtocol,
-        ws="wsproto",
+        ws=LimitedWebSocket,
         ws_max_size=4 * 1024 * 1024,
         ws_per_message_deflate=False,
         ws_ping_interval=None,

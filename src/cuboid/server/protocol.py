@@ -6,11 +6,16 @@ from __future__ import annotations
 import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+from wsproto.events import Ping
 
 MAX_HEADERS = 64 * 1024
 """Bytes of a request before its body."""
 HEADER_SECONDS = 20.0
 """Time from the connection, or the first byte of a later request, to the end of the headers."""
+
+MAX_UNREAD = 256 * 1024
+"""Bytes that a client has not taken when its next ping ends the connection."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -56,3 +61,13 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+
+class LimitedWebSocket(WSProtocol):
+    """Hangs up on a client that sends pings and does not read: their answers know no backpressure."""
+
+    def handle_ping(self, event: Ping) -> None:
+        if self.transport.get_write_buffer_size() > MAX_UNREAD:
+            self.transport.abort()
+        else:
+            super().handle_ping(event)
