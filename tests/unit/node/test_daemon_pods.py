@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cuboid.guest.fake import Script
 from cuboid.kube.types import config_map
-from cuboid.lib.errors import ConflictError, NotFoundError, UnavailableError
+from cuboid.lib.errors import NotFoundError, UnavailableError
+from cuboid.net.base import PortMapping
+from cuboid.node.steps import host as steps_host
 from tests.harness.node_world import Host, container, ready
 
 
@@ -106,14 +109,39 @@ async def test_an_unknown_image_is_told_and_tried_again(host: Host) -> None:
         await host.api.until(lambda: ready(host.api.status("demo")))
 
 
-async def test_a_taken_port_fails_the_pod_with_one_sentence_and_leaves_nothing(host: Host) -> None:
-    host.network.fail("attach", ConflictError("port 80/tcp is taken by nginx", reason="PortTaken"))
-    host.api.put(host.pod())
+async def test_a_taken_port_fails_the_pod_with_one_sentence_and_leaves_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps_host, "LET_GO_SECONDS", 0.2)
     async with host.agent_running():
+        await take_port(host, 80)
+        host.api.put(with_port(host, 80))
         await host.api.until(lambda: host.api.status("demo").get("phase") == "Failed")
         status = host.api.status("demo")
-        assert (status["reason"], status["message"]) == ("PortTaken", "port 80/tcp is taken by nginx")
+        assert status["reason"] == "PortTaken"
+        assert "nginx" in status["message"]
         await host.api.until(lambda: not host.disks.writable_pods() and not host.images.holders())
+
+
+async def test_a_port_that_another_pod_is_about_to_let_go_of_is_waited_for(host: Host) -> None:
+    async with host.agent_running():
+        await take_port(host, 80)
+        host.api.put(with_port(host, 80))
+        await host.api.until(lambda: len([call for call in host.network.calls if call[0] == "attach"]) > 2)
+        await host.network.detach("other")
+        await host.api.until(lambda: ready(host.api.status("demo")))
+
+
+async def take_port(host: Host, port: int) -> None:
+    """Another pod has the port (once the agent has removed what it does not know)."""
+    await host.api.until(lambda: "clean" in [call[0] for call in host.network.calls])
+    await host.network.attach("other", namespace="default", name="nginx", ports=(PortMapping(port, port),))
+
+
+def with_port(host: Host, port: int) -> dict[str, Any]:
+    pod = host.pod()
+    pod["spec"]["containers"][0]["ports"] = [{"containerPort": port, "hostPort": port, "protocol": "TCP"}]
+    return pod
 
 
 async def test_a_container_that_fails_restarts_and_shows_its_last_end(host: Host) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from cuboid.images.base import Image
 from cuboid.lib.aio import within
@@ -17,7 +19,8 @@ from cuboid.node.volumes import VolumeError, is_files_volume, volume_files
 
 NEVER_TRY_AGAIN = (InvalidError, UnsupportedError)
 RELEASE_SECONDS = 60.0
-LET_GO_SECONDS = 5.0  # for a pod that ends to let go of its volumes
+LET_GO_SECONDS = 5.0  # for a pod that ends to let go of its volumes and ports
+T = TypeVar("T")
 
 
 def text(error: BaseException) -> str:
@@ -28,13 +31,11 @@ async def attach_network(work: PodWork, _: do.AttachNetwork) -> ev.Event:
     try:
         with work.timeline.phase("network"):
             meta = work.pod.metadata
-            work.attachment = await within(
-                work.tools.settings.network_seconds,
-                work.tools.network.attach(
-                    meta.uid, namespace=meta.namespace, name=meta.name, ports=spec.port_mappings(work.pod)
-                ),
-                "attaching the network",
+            ports, network = spec.port_mappings(work.pod), work.tools.network
+            attaching = when_let_go(
+                lambda: network.attach(meta.uid, namespace=meta.namespace, name=meta.name, ports=ports)
             )
+            work.attachment = await within(work.tools.settings.network_seconds, attaching, "attaching the network")
     except (CuboidError, OSError) as error:
         reason = getattr(error, "reason", "NetworkFailed")
         fatal = isinstance(error, NEVER_TRY_AGAIN) or reason == "PortTaken"
@@ -69,14 +70,20 @@ async def _make_disks(work: PodWork) -> None:
 
 
 async def acquire(work: PodWork, use: spec.NamedVolumeUse) -> Path:
-    """Hold a named volume. One in use is waited for a little: its pod may have ended, and lets go of it just now."""
-    meta, loop = work.pod.metadata, asyncio.get_running_loop()
+    """Hold a named volume."""
+    meta, disks = work.pod.metadata, work.tools.disks
+    return await when_let_go(
+        lambda: disks.acquire_volume(meta.namespace, use.name, work.uid, use.size_bytes, pod=meta.name)
+    )
+
+
+async def when_let_go(take: Callable[[], Awaitable[T]]) -> T:
+    """Take what one pod at a time can have. In use, it is waited for a little: its pod may end just now."""
+    loop = asyncio.get_running_loop()
     until = loop.time() + LET_GO_SECONDS
     while True:
         try:
-            return await work.tools.disks.acquire_volume(
-                meta.namespace, use.name, work.uid, use.size_bytes, pod=meta.name
-            )
+            return await take()
         except ConflictError:
             if loop.time() >= until:
                 raise
