@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import image
-from tests.harness.platform import Platform
+from tests.harness import pods as kube
+from tests.harness.platform import VENV, Platform
 from tests.harness.terminal import typed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(240)]
@@ -41,9 +42,10 @@ def test_a_shell_shows_its_prompt_and_can_be_left_and_taken_again(pods: Platform
     shown, code = typed(pods, ["cuboid", "run", "-it", "-q", "--name", "shell", BUSYBOX, "sh"], keys, (24, 80))
     assert "42" in shown, shown
     assert code == 0
-    keys = [("", b"\r"), ("#", b"exit $((2+1))\r")]
-    shown, code = typed(pods, ["cuboid", "attach", "shell"], keys, (24, 80))
-    assert code == 3, shown
+    keys = [("pressing enter", b"\r"), ("#", b"exit $((2+1))\r")]
+    shown, _ = typed(pods, [str(VENV / "kubectl"), "attach", "-it", "shell"], keys, (24, 80))
+    pod = pods.wait("shell", kube.ended)
+    assert kube.terminated(pod, "main")["exitCode"] == 3, shown
 
 
 def test_the_guest_has_a_kernel_of_its_own_and_the_options_reach_it(pods: Platform) -> None:
