@@ -72,12 +72,12 @@ async def start(paths: Paths, daemon: Daemon) -> int:
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        process = await proc.start_detached(daemon.command(), stdout=descriptor, stderr=descriptor, env=environment())
+        pid = proc.start_detached(daemon.command(), stdout=descriptor, stderr=descriptor, env=environment())
     finally:
         os.close(descriptor)
-    started = proc.start_time(process.pid)
-    write_atomic(pid_file(paths, daemon), json.dumps({"pid": process.pid, "started": started}).encode(), durable=False)
-    return process.pid
+    started = proc.start_time(pid)
+    write_atomic(pid_file(paths, daemon), json.dumps({"pid": pid, "started": started}).encode(), durable=False)
+    return pid
 
 
 def stop(paths: Paths, daemon: Daemon, timeout: float = STOP_TIMEOUT) -> bool:

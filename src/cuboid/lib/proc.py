@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -137,17 +138,30 @@ async def spawn(
         await asyncio.shield(end(process))
 
 
-async def start_detached(
+def start_detached(
     command: Sequence[str | Path],
     *,
-    stdout: int | None = None,
-    stderr: int | None = None,
-    cwd: Path | None = None,
+    stdout: int = subprocess.DEVNULL,
+    stderr: int = subprocess.DEVNULL,
     env: Mapping[str, str] | None = None,
-    pass_fds: Sequence[int] = (),
-) -> asyncio.subprocess.Process:
-    """A process in a session of its own that is to outlive us (a VMM). The caller records its pid and start time."""
-    return await _start(command, None, stdout, stderr, cwd, env, pass_fds)
+) -> int:
+    """The pid of a process in a session of its own that is to outlive us. The caller records it, with its start time.
+
+    Not one of asyncio's: those are killed when the loop that has started them is gone (seen with Python 3.13).
+    """
+    program = find(str(command[0]))
+    try:
+        process = subprocess.Popen(
+            [program, *(str(part) for part in command[1:])],
+            stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env={**ENVIRONMENT, **(env or {})},
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise ProcessError(
+            f"cannot start {program}: {error.strerror}", command=describe(command), returncode=None
+        ) from error
+    process.returncode = 0  # disowned: nobody here waits for it
+    return process.pid
 
 
 async def _start(
