@@ -110,6 +110,17 @@ async def test_a_missing_entrypoint_is_told_as_docker_does(host: Host) -> None:
         assert (end["exitCode"], end["reason"], end["message"]) == (127, "ContainerCannotRun", "/nope: no such file")
 
 
+@pytest.mark.parametrize("code", [pb.Error.INVALID, pb.Error.USER_NOT_FOUND])
+async def test_what_the_guest_finds_wrong_with_a_container_is_a_configuration_error(
+    host: Host, code: pb.Error.Code
+) -> None:
+    host.scripts["app"] = Script(start_error=pb.Error(code=code, message="the container has no user www"))
+    host.api.put(host.pod())
+    async with host.agent_running():
+        waits = {"reason": "CreateContainerConfigError", "message": "the container has no user www"}
+        await host.api.until(lambda: waiting(host) == waits)
+
+
 async def test_a_missing_secret_key_waits_and_uses_up_no_attempt(host: Host) -> None:
     reference = {"name": "s", "key": "k"}
     app = {"name": "app", "image": "demo:1", "env": [{"name": "X", "valueFrom": {"secretKeyRef": reference}}]}
@@ -263,3 +274,9 @@ def test_a_logs_end_is_its_last_lines_without_prefixes(tmp_path: Path) -> None:
     path.write_text("".join(f"2026-01-01T00:00:00Z stdout F line {n}\n" for n in range(500)))
     text = guest_events.log_text(path)
     assert text.endswith("line 499") and len(text.encode()) <= 2048
+
+
+def waiting(host: Host) -> Any:
+    """Why the container waits, None while it does not or nothing is known of it."""
+    rows = host.api.status("demo").get("containerStatuses", [])
+    return rows[0]["state"].get("waiting") if rows else None

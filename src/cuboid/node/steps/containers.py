@@ -10,7 +10,13 @@ from typing import TypeVar
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import Guest
-from cuboid.guest.errors import CommandError, GuestConflictError, GuestLostError, GuestNotFoundError
+from cuboid.guest.errors import (
+    CommandError,
+    GuestConflictError,
+    GuestInvalidError,
+    GuestLostError,
+    GuestNotFoundError,
+)
 from cuboid.kube.types import HTTPGetAction, LifecycleHandler
 from cuboid.lib.aio import deadline, within
 from cuboid.lib.errors import CuboidError, DeadlineError, InvalidError
@@ -36,8 +42,9 @@ async def start_container(work: PodWork, order: do.StartContainer) -> ev.Event:
         with work.timeline.phase("container"):
             call = await _describe(work, order)
             started = await _patiently(work, lambda guest: _start(work, guest, call))
-    except CreateContainerConfigError as error:
-        return _failed(work, order, error.reason, error)
+    except (CreateContainerConfigError, GuestInvalidError, GuestNotFoundError) as error:
+        # What the guest finds wrong (a user that the image lacks, root where it must not be) is the pod's to mend.
+        return _failed(work, order, CreateContainerConfigError.reason, error)
     except CommandError as error:
         return _failed(work, order, "ContainerCannotRun", error, error.exit_code)
     except InvalidError as error:
