@@ -154,22 +154,29 @@ class Store:
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
                 Path(f"{self._path}{suffix}").chmod(0o600)
+        db = self._connect()
         try:
-            db = self._connect()
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA cache_size=-2000")
-            db.execute("PRAGMA locking_mode=NORMAL")
-            db.executescript(_SCHEMA)
+            self._prepare(db)
         except sqlite3.DatabaseError as error:
+            db.close()
             raise UnavailableError(
                 f"the store {self._path} can not be opened: {error}", hint="restore it from a backup or move it away"
             ) from error
+        except UnavailableError:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA cache_size=-2000")
+        db.execute("PRAGMA locking_mode=NORMAL")
+        db.executescript(_SCHEMA)
         found = db.execute("PRAGMA user_version").fetchone()[0]
         if found not in (0, _FORMAT):
             raise UnavailableError(f"the store {self._path} has format {found}, this version reads {_FORMAT}")
         db.execute(f"PRAGMA user_version={_FORMAT}")
-        return db
 
     def _meta(self, key: str) -> int:
         row = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
