@@ -47,7 +47,7 @@ GROUPS = (
 def pytest(arguments: list[str], report: Path, minutes: float) -> int:
     """pytest's exit code; 124 when it took too long."""
     report.unlink(missing_ok=True)
-    command = [*PYTEST, "-q", f"--junit-xml={report}", "-o", "junit_family=xunit1", *arguments]
+    command = [*PYTEST, "-q", "--durations=10", f"--junit-xml={report}", "-o", "junit_family=xunit1", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     try:
         return process.wait(timeout=minutes * 60)
