@@ -213,6 +213,15 @@ async def test_attach_gives_live_output_takes_stdin_and_ends_with_the_container(
     assert json.loads(said[3])["details"]["causes"][0]["message"] == "5"
 
 
+async def test_attach_with_history_begins_with_what_was_written_before(rig: KubeletRig) -> None:
+    await rig.agent.write("term", b"early")
+    async with rig.socket("/attach/default/web/term?stdin=1&stdout=1&tty=1&history=true") as socket:
+        await hear_first(socket)
+        assert await hear(socket, 1, 6) == b"early\n"
+        await rig.agent.write("term", b"late")
+        assert await hear(socket, 1, 5) == b"late\n"
+
+
 async def test_leaving_an_attachment_leaves_the_container_running(rig: KubeletRig) -> None:
     async with rig.socket("/attach/default/web/term?stdin=1&stdout=1&tty=1") as socket:
         await hear_first(socket)

@@ -145,3 +145,14 @@ def test_user_names_are_left_to_the_image(user: str) -> None:
 def test_what_is_no_user_is_refused_with_an_example(user: str) -> None:
     with pytest.raises(InvalidError, match="not a user"):
         container(user=user)
+
+
+def test_stdin_ends_with_its_only_user_but_for_terminals_and_detached_pods() -> None:
+    def once(**options: Any) -> bool:
+        pod = manifest.pod(manifest.RunOptions(image="i", name="p", stdin=True, **options))
+        assert (pod["metadata"].get("annotations") == {"cuboid.dev/attach": "true"}) == options.get("attach", False)
+        return bool(pod["spec"]["containers"][0].get("stdinOnce"))
+
+    assert once(attach=True)
+    assert not once(attach=True, tty=True)
+    assert not once()

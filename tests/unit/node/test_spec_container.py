@@ -63,6 +63,15 @@ def test_working_directory_comes_from_the_pod_then_the_image() -> None:
     assert (made({}).attempt, made({}).keep_root) == (2, True)
 
 
+@pytest.mark.parametrize(("value", "attempt", "awaited"), [("true", 0, True), ("true", 1, False), ("no", 0, False)])
+def test_output_waits_for_an_attachment_only_at_the_first_start(value: str, attempt: int, awaited: bool) -> None:
+    pod = make_pod()
+    pod.metadata.annotations["cuboid.dev/attach"] = value
+    image = Image("sha256:1", "", (), Path("/x"), 1, IMAGE, "amd64", "")
+    call = spec_container.start_container(pod, first(pod), image, [], attempt=attempt, keep_root=False)
+    assert call.await_attach == awaited
+
+
 def test_the_containers_security_context_wins_over_the_pods() -> None:
     call = made(
         {"securityContext": {"runAsUser": 7, "capabilities": {"add": ["CAP_NET_ADMIN"], "drop": ["ALL"]}}},
