@@ -288,6 +288,8 @@ class Platform:
         """What should not be there when the platform is down."""
         left = [f"process {pid}: {_command(pid)}" for pid in self.processes()]
         left += [f"mount {mount}" for mount in self._mountpoints(self.run_folder)]
+        rules = self.run(["sh", "-c", "iptables-save; nft list ruleset; ip -o link"], check=False).stdout
+        left += [f"rule or link: {line}" for line in rules.splitlines() if "cuboid" in line.lower()]
         return left + self._surplus_links(0) + leftovers.groups(self.cgroup, set())
 
 

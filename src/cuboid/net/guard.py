@@ -16,6 +16,7 @@ from cuboid.lib import proc
 from cuboid.lib.errors import InvalidError
 from cuboid.net.settings import NetSettings
 
+_PACKAGES = {"nft": "nftables", "ip": "iproute2"}
 _DEADLINE = 5.0  # s, one call of nft or iptables
 _PORT = re.compile(r"(tcp|udp)/(\d{1,5})")
 
@@ -107,18 +108,19 @@ def _iptables(settings: NetSettings) -> tuple[str, ...]:
 
 
 async def remove(settings: NetSettings, host_netns: Path | None) -> None:
-    """Idempotent."""
+    """The rules and the bridge, which the next attach makes again. Idempotent."""
     name, chain = table_name(settings.bridge), chain_name(settings.bridge)
     await _run("nft -f -", host_netns, stdin=f"table inet {name}\ndelete table inet {name}\n")
     for iptables in _iptables(settings):
         for action in (f"-D FORWARD -j {chain}", f"-F {chain}", f"-X {chain}"):
             await _run(f"{iptables} --wait {action}", host_netns, check=False)
+    await _run(f"ip link delete {settings.bridge}", host_netns, check=False)
 
 
 async def _run(command: str, host_netns: Path | None, *, stdin: str = "", check: bool = True) -> bool:
     """Whether it ended with 0."""
     program, *arguments = command.split()
     prefix = ["nsenter", f"--net={host_netns}", "--"] if host_netns else []
-    found = proc.find(program, package="nftables" if program == "nft" else "iptables")
+    found = proc.find(program, package=_PACKAGES.get(program, "iptables"))
     result = await proc.run([*prefix, found, *arguments], timeout=_DEADLINE, stdin=stdin.encode() or None, check=check)
     return result.returncode == 0

@@ -233,7 +233,7 @@ class CniNetwork:
         return bool(claim.pod_uid) and claim.record == str(self._records.path(claim.pod_uid))
 
     async def remove_host_rules(self) -> None:
-        """Take the guard table away: for a host whose last pod is gone and that is to be left as it was found."""
+        """Take the guard's rules and the bridge away: for a host whose last pod is gone, left as it was found."""
         await guard.remove(self._settings, self._host)
         self._guarded = False
 

@@ -19,7 +19,6 @@ from cuboid.lib.errors import CuboidError, InvalidError, UnsupportedError
 from cuboid.lib.log import get_log
 from cuboid.lib.paths import Paths
 from cuboid.lib.settings import load
-from cuboid.net.base import Network
 from cuboid.net.network import CniNetwork
 from cuboid.net.settings import NetSettings
 from cuboid.node.records import Records
@@ -93,7 +92,7 @@ def fake_driver(paths: Paths) -> Driver:
     return made
 
 
-def network(paths: Paths) -> Network:
+def network(paths: Paths) -> CniNetwork:
     return CniNetwork(paths.state, paths.run, load(NetSettings, "net"))
 
 
@@ -118,7 +117,9 @@ async def clean_host(paths: Paths, settings: NodeSettings) -> None:
     machines = unprobed_driver(paths, settings)
     for vm_id in await machines.leftovers(set()):
         await machines.clean(vm_id)
-    await network(paths).clean(set())
+    pods = network(paths)
+    await pods.clean(set())
+    await pods.remove_host_rules()
 
 
 def raise_file_limit(wanted: int) -> None:
