@@ -249,12 +249,13 @@ def test_secrets_of_the_server_are_private_and_not_logged(server: ServerProcess)
     assert server.token not in (server.folder / "tokens.json").read_text()
 
 
-def test_the_command_of_an_exec_is_not_logged(server: ServerProcess, http: httpx.Client) -> None:
+def test_the_command_of_an_exec_is_not_logged(server: ServerProcess) -> None:
     upgrade = {
         "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Protocol": "v5.channel.k8s.io",
     }  # fmt: skip
-    answer = http.get(f"{PODS}/none/exec", params={"command": "--password=hunter2"}, headers=upgrade)
+    with server.http() as client:  # a refused upgrade ends its connection
+        answer = client.get(f"{PODS}/none/exec", params={"command": "--password=hunter2"}, headers=upgrade)
     assert answer.status_code == 404
     assert "hunter2" not in server.log()
 
