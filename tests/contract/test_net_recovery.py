@@ -248,6 +248,18 @@ async def test_a_detach_whose_process_was_killed_is_finished_by_clean(host: Host
     assert host.leftovers() == []
 
 
+async def test_rules_of_a_pod_whose_namespace_is_gone_before_its_detach_are_removed(host: HostNet) -> None:
+    network = host.network()
+    attachment = await network.attach("pod-1", **WHO, ports=(PortMapping(8080, 80),))
+    await network.attach("pod-2", **WHO)
+    netns.remove(attachment.netns)
+    await network.detach("pod-1")
+    assert "pod-1" not in host.rules()
+    assert "pod-2" in inside(host.netns, "iptables-save", "-t", "nat")
+    await network.detach("pod-2")
+    assert host.leftovers() == []
+
+
 async def test_rules_of_a_chain_that_was_interrupted_after_the_firewall_plugin_are_removed(host: HostNet) -> None:
     plugin(host, "slow", add="exec sleep 60")
     network = with_plugins(host, "firewall", "slow", plugin_deadline=1.0)

@@ -86,10 +86,10 @@ async def install(settings: NetSettings, nameservers: Sequence[str], host_netns:
     """Put the table and the chain in place, each whole in one transaction. Idempotent."""
     await _run("nft -f -", host_netns, stdin=ruleset(settings, nameservers))
     chain = chain_name(settings.bridge)
-    for iptables in _iptables(settings):
-        await _run(f"{iptables}-restore --wait --noflush", host_netns, stdin=forward_rules(settings.bridge))
-        if not await _run(f"{iptables} --wait -C FORWARD -j {chain}", host_netns, check=False):
-            await _run(f"{iptables} --wait -I FORWARD -j {chain}", host_netns)
+    for program in iptables(settings):
+        await _run(f"{program}-restore --wait --noflush", host_netns, stdin=forward_rules(settings.bridge))
+        if not await _run(f"{program} --wait -C FORWARD -j {chain}", host_netns, check=False):
+            await _run(f"{program} --wait -I FORWARD -j {chain}", host_netns)
 
 
 def chain_name(bridge: str) -> str:
@@ -103,7 +103,8 @@ def forward_rules(bridge: str) -> str:
     return f"*filter\n:{chain} - [0:0]\n{rule}\nCOMMIT\n"
 
 
-def _iptables(settings: NetSettings) -> tuple[str, ...]:
+def iptables(settings: NetSettings) -> tuple[str, ...]:
+    """The programs for the families that pods have."""
     return ("iptables", "ip6tables") if settings.subnet_v6 else ("iptables",)
 
 
@@ -111,9 +112,9 @@ async def remove(settings: NetSettings, host_netns: Path | None) -> None:
     """The rules and the bridge, which the next attach makes again. Idempotent."""
     name, chain = table_name(settings.bridge), chain_name(settings.bridge)
     await _run("nft -f -", host_netns, stdin=f"table inet {name}\ndelete table inet {name}\n")
-    for iptables in _iptables(settings):
+    for program in iptables(settings):
         for action in (f"-D FORWARD -j {chain}", f"-F {chain}", f"-X {chain}"):
-            await _run(f"{iptables} --wait {action}", host_netns, check=False)
+            await _run(f"{program} --wait {action}", host_netns, check=False)
     await _run(f"ip link delete {settings.bridge}", host_netns, check=False)
 
 

@@ -12,7 +12,7 @@ from cuboid.lib.aio import in_thread
 from cuboid.lib.errors import CuboidError, InvalidError
 from cuboid.lib.linux import netns
 from cuboid.lib.log import get_log
-from cuboid.net import dns, guard, wire
+from cuboid.net import dns, guard, rules, wire
 from cuboid.net import ports as published
 from cuboid.net.base import Attachment, PortMapping, Route
 from cuboid.net.cni.config import NetworkList, load_list, parse_list
@@ -169,9 +169,12 @@ class CniNetwork:
 
     async def _undo(self, record: Record, lock: int) -> None:
         """DEL, then all that is ours. The record goes last: until then this can be repeated."""
+        whole = await self._intact(record.uid) is not None
         await self._write(replace(record, phase=Phase.DELETING))
         network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
         await self._cni.delete(network, self._container(record, lock), record.result)
+        if not whole:
+            await rules.forget(network.name, record.uid, guard.iptables(self._settings), self._host)
         self._forget(record.uid)
         await in_thread(lambda: self._records.drop(record.uid))
 
