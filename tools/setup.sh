@@ -51,8 +51,9 @@ add_backports() {
   [ -e "$file" ] && return
   apt-cache policy 2>/dev/null | grep -q "n=$backports" && return
   uri=$(grep -rhoP '^(URIs:\s*|deb\s+(\[[^]]*\]\s+)?)\Khttps?://\S+/debian/?(?=\s|$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -n 1 || true)
+  [ -n "$uri" ] || die "no Debian archive in the apt sources; add one that has $backports"
   printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
-    "${uri:-http://deb.debian.org/debian}" "$backports" >"$file"
+    "$uri" "$backports" >"$file"
 }
 
 apt_get() {
