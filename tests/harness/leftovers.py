@@ -69,7 +69,7 @@ def groups(parent: str, kept: set[str]) -> list[str]:
 def claims(state: Path, kept: set[str]) -> list[str]:
     """Published ports that this platform claims for other pods."""
     found = []
-    for path in CLAIMS.glob("*-*-*"):
+    for path in CLAIMS.rglob("*-*-*"):
         row = json.loads(path.read_text() or "{}")
         if str(row.get("record", "")).startswith(f"{state}/") and row.get("uid") not in kept:
             found.append(f"claim {path}")

@@ -169,7 +169,7 @@ class Platform:
         for row in links:
             if row["ifname"] != "lo":
                 self.run(["ip", "link", "delete", row["ifname"]], check=False)
-        for path in leftovers.CLAIMS.glob("*-*-*"):
+        for path in leftovers.CLAIMS.rglob("*-*-*"):
             if str(self.state) in path.read_text():
                 path.unlink()
 

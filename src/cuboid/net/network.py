@@ -29,19 +29,19 @@ class CniNetwork:
     """Implements `cuboid.net.base.Network`.
 
     `state` and `run` are the roots of `cuboid.lib.paths.Paths`. `host_netns` moves the host's side (bridge, rules,
-    plugins) into another network namespace, for tests. `claims` is the host-wide folder of published ports.
+    plugins) into another network namespace, for tests. `claims` is the folder of published ports.
     """
 
     def __init__(
         self, state: Path, run: Path, settings: NetSettings, *,
-        host_netns: Path | None = None, claims: Path = published.CLAIMS,
+        host_netns: Path | None = None, claims: Path | None = None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._host = host_netns
         self._ipam = state / "net" / "ipam"
         self._namespaces = run / "netns"
         self._records = Records(state / "net" / "records")
-        self._claims = published.PortClaims(claims)
+        self._claims = published.PortClaims(claims or published.claims_folder(host_netns))
         self._locks = PodLocks(run / "net", patience=settings.plugin_deadline)
         self._cni = CniRuntime(settings.plugin_folders, deadline=settings.plugin_deadline, host_netns=host_netns)
         self._slots = asyncio.Semaphore(settings.parallel)

@@ -1,4 +1,5 @@
-"""Published ports: who has which. Claims are files in a folder of the whole host, so that two platforms see each other.
+"""Published ports: who has which. Claims are files in a folder of the network namespace, so that two platforms on one
+host see each other.
 
 A port published by DNAT is bound by no process, so a bind test alone does not find it; a port bound by a process of the
 host is in no claim. Both are looked at.
@@ -26,6 +27,11 @@ CLAIMS = Path("/run/cuboid-ports")  # empty after a reboot, like the rules; not 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _FILE = re.compile(r"(tcp|udp|sctp)-(\d{1,5})-([0-9a-f.:]+|any)")
 _WILDCARDS = ("", "0.0.0.0", "::")
+
+
+def claims_folder(host_netns: Path | None) -> Path:
+    """Ports belong to a network namespace: that of the host, or ours."""
+    return CLAIMS / str((host_netns or Path("/proc/self/ns/net")).stat().st_ino)
 
 
 def validate(ports: Sequence[PortMapping]) -> None:
@@ -78,9 +84,9 @@ class Claim:
 
 
 class PortClaims:
-    """The host's folder of claims. Every method is short and safe among processes."""
+    """A folder of claims. Every method is short and safe among processes."""
 
-    def __init__(self, folder: Path = CLAIMS) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def claim(self, ports: Sequence[PortMapping], *, pod_uid: str, pod: str, record: Path) -> None:

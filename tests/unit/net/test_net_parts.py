@@ -170,3 +170,10 @@ def test_a_damaged_record_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "u.json").write_text('{"uid": "u"}')
     assert records.get("u") is None
     assert [path.name for path in tmp_path.iterdir()] == ["u.broken"]
+
+
+def test_ports_of_two_network_namespaces_are_claimed_apart(tmp_path: Path) -> None:
+    other = tmp_path / "netns"
+    other.touch()
+    assert ports.claims_folder(None) == ports.claims_folder(Path("/proc/self/ns/net"))
+    assert ports.claims_folder(other) != ports.claims_folder(None)
