@@ -40,7 +40,7 @@ GROUPS = (
     Group("unit", ("tests/unit", "-n", "2", "--dist", "worksteal"), 10),
     Group("contract", ("tests/contract", "-n", "2", "--dist", "loadgroup"), 20),
     Group("vm", ("tests/vm", "-n", "2", "--dist", "loadfile"), 20),
-    Group("e2e", ("tests/e2e",), 30),
+    Group("e2e", ("tests/e2e", "-n", "2", "--dist", "loadfile"), 30),
 )
 
 

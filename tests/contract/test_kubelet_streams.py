@@ -14,6 +14,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from cuboid.guest import agent_pb2 as pb
+from cuboid.guest.fake import Refused
 from cuboid.guest.fake_wire import FakeStream
 from cuboid.kube.streaming import command
 from cuboid.kube.streaming.spdy import Data, Decoder, Encoder, Frame, Ping, Reset, SynReply, SynStream, WindowUpdate
@@ -144,6 +145,25 @@ async def test_the_size_of_the_terminal_reaches_the_guest(rig: KubeletRig) -> No
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1002
     first = rig.execs.calls[0]
     assert (first.tty, first.rows, first.cols) == (True, 24, 80)
+
+
+async def test_a_size_that_comes_before_the_command_has_a_terminal_is_not_lost(rig: KubeletRig) -> None:
+    """As after keys that were typed ahead: then the first message is no size."""
+    refusals = iter(range(3))
+    sizes: asyncio.Queue[pb.Resize] = asyncio.Queue()
+
+    async def starting(call: pb.Resize, _: FakeStream) -> pb.Reply:
+        if next(refusals, None) is not None:
+            raise Refused(pb.Error.NOT_FOUND, "no such exec")
+        sizes.put_nowait(call)
+        return pb.Reply(empty=pb.Empty())
+
+    rig.agent._do_resize = starting  # type: ignore[method-assign]
+    async with rig.socket("/exec/default/web/main?stdin=true&stdout=true&tty=true&command=cat") as socket:
+        await say(socket, 0, b"typed ahead")
+        await say(socket, 4, b'{"Width":101,"Height":33}')
+        got = await asyncio.wait_for(sizes.get(), 5)
+    assert (got.rows, got.cols) == (33, 101)
 
 
 async def test_old_clients_get_the_old_protocol(rig: KubeletRig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from starlette.websockets import WebSocket
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import Guest, Stream
-from cuboid.guest.errors import CommandError
+from cuboid.guest.errors import CommandError, GuestNotFoundError
 from cuboid.kube import status
 from cuboid.kube.streaming import command, portforward
 from cuboid.kube.streaming.command import STDERR, Channels, Result, first_size, serve_command
@@ -22,6 +23,7 @@ from cuboid.lib.errors import ConflictError, CuboidError
 from cuboid.node.access import PodView
 from cuboid.node.kubelet.edge import GUEST_SECONDS, Edge, flag
 
+STARTING_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # seconds that a command may take to have its terminal
 MAX_ARGS = 4096
 MAX_ARG_BYTES = 1 << 20  # of all arguments together
 MAX_PATH = 4096
@@ -163,6 +165,7 @@ class GuestCommand:
         self._container = container
         self._failure: CuboidError | None = None
         self._refusal: CommandError | None = None
+        self._over = False
 
     async def stdin(self, data: bytes) -> None:
         try:
@@ -177,14 +180,23 @@ class GuestCommand:
             raise BrokenPipeError(str(error)) from error
 
     async def resize(self, rows: int, cols: int) -> None:
-        try:
-            if self._container:
-                call = self._guest.resize(container=self._container, rows=rows, cols=cols)
-            else:
-                call = self._guest.resize(stream=self._stream.id, rows=rows, cols=cols)
-            await within(GUEST_SECONDS, call, "resizing a terminal")
-        except (CuboidError, ConnectionError):  # it has just ended; its result is on the way
-            return
+        """A size that comes before the command has its terminal is told again until it has."""
+        for pause in (*STARTING_PAUSES, 0.0):
+            try:
+                await within(GUEST_SECONDS, self._resized(rows, cols), "resizing a terminal")
+                return
+            except GuestNotFoundError:
+                if self._over:
+                    return
+            except (CuboidError, ConnectionError):  # it has just ended; its result is on the way
+                return
+            await asyncio.sleep(pause)
+
+    async def _resized(self, rows: int, cols: int) -> None:
+        if self._container:
+            await self._guest.resize(container=self._container, rows=rows, cols=cols)
+        else:
+            await self._guest.resize(stream=self._stream.id, rows=rows, cols=cols)
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         try:
@@ -193,6 +205,7 @@ class GuestCommand:
             await self._finish()
         except CuboidError as error:
             self._failure = error
+        self._over = True
         if self._refusal:
             yield STDERR, f"{self._refusal_text()}\r\n".encode()
 
