@@ -5,6 +5,7 @@ Each is an OCI layout below `build/images/`, made once per recipe. No registry o
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -87,22 +88,26 @@ def present(name: str) -> bool:
 
 
 def layout(name: str) -> Path:
-    """The OCI layout of a recipe, built if it is not there."""
-    recipe, target = RECIPES[name], _target(name)
-    if present(name):
-        return target
+    """The OCI layout of a recipe, built if it is not there. Who asks while another builds it waits."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=FOLDER, prefix=f".{name}-") as scratch:
+    with (FOLDER / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not present(name):
+            _build(RECIPES[name], _target(name))
+    return _target(name)
+
+
+def _build(recipe: Recipe, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=FOLDER, prefix=f".{recipe.name}-") as scratch:
         rootfs = Path(scratch, "rootfs.tar")
         if recipe.busybox:
             _busybox(rootfs, Path(scratch))
         else:
             _debootstrap(recipe, rootfs)
         built = Path(scratch, "layout")
-        build_layout([rootfs], recipe.config, built, name=f"{name}:1", created=rfc3339(time.time()))
+        build_layout([rootfs], recipe.config, built, name=f"{recipe.name}:1", created=rfc3339(time.time()))
         shutil.rmtree(target, ignore_errors=True)
         built.rename(target)
-    return target
 
 
 def _debootstrap(recipe: Recipe, rootfs: Path) -> None:
