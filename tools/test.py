@@ -115,6 +115,14 @@ def run_cargo(counts: Counts) -> None:
         counts.failed.append("guest/agent: cargo test")
 
 
+def build_images(counts: Counts) -> None:
+    """The tests' images, before the clocks of the tests run."""
+    print("\n=== images from Debian's packages", flush=True)
+    command = [PYTEST[0], "-m", "tools.debian_images"]
+    if subprocess.run(command, cwd=ROOT, check=False, timeout=1200).returncode:
+        counts.failed.append("tools.debian_images")
+
+
 def main() -> int:
     if sys.argv[1:]:
         return subprocess.run([*PYTEST, *sys.argv[1:]], cwd=ROOT, check=False).returncode
@@ -122,6 +130,7 @@ def main() -> int:
     counts = Counts()
     started = time.monotonic()
     run_cargo(counts)
+    build_images(counts)
     for group in GROUPS:
         if (ROOT / group.arguments[0]).is_dir():
             run_group(group, counts)
