@@ -260,6 +260,17 @@ async def test_rules_of_a_pod_whose_namespace_is_gone_before_its_detach_are_remo
     assert host.leftovers() == []
 
 
+async def test_the_bridge_stays_while_another_platforms_pods_are_on_it(host: HostNet) -> None:
+    network = host.network()
+    attachment = await network.attach("pod-1", **WHO)
+    await host.network().remove_host_rules()
+    await network.check("pod-1")
+    assert "cuboid-" in inside(host.netns, "nft", "list", "tables")
+    await network.detach(attachment.pod_uid)
+    await network.remove_host_rules()
+    assert "cuboid-" not in inside(host.netns, "nft", "list", "tables")
+
+
 async def test_rules_of_a_chain_that_was_interrupted_after_the_firewall_plugin_are_removed(host: HostNet) -> None:
     plugin(host, "slow", add="exec sleep 60")
     network = with_plugins(host, "firewall", "slow", plugin_deadline=1.0)

@@ -109,13 +109,21 @@ def iptables(settings: NetSettings) -> tuple[str, ...]:
 
 
 async def remove(settings: NetSettings, host_netns: Path | None) -> None:
-    """The rules and the bridge, which the next attach makes again. Idempotent."""
+    """The rules and the bridge, which the next attach makes again; not while another platform's pods are on it."""
+    if await _in_use(settings.bridge, host_netns):
+        return
     name, chain = table_name(settings.bridge), chain_name(settings.bridge)
     await _run("nft -f -", host_netns, stdin=f"table inet {name}\ndelete table inet {name}\n")
     for program in iptables(settings):
         for action in (f"-D FORWARD -j {chain}", f"-F {chain}", f"-X {chain}"):
             await _run(f"{program} --wait {action}", host_netns, check=False)
     await _run(f"ip link delete {settings.bridge}", host_netns, check=False)
+
+
+async def _in_use(bridge: str, host_netns: Path | None) -> bool:
+    prefix = ["nsenter", f"--net={host_netns}", "--"] if host_netns else []
+    command = [*prefix, proc.find("ip", package="iproute2"), "-o", "link", "show", "master", bridge]
+    return bool((await proc.run(command, timeout=_DEADLINE, check=False)).stdout.strip())
 
 
 async def _run(command: str, host_netns: Path | None, *, stdin: str = "", check: bool = True) -> bool:
