@@ -19,7 +19,7 @@ pub struct HelloAck {
     pub nonce: ::prost::alloc::vec::Vec<u8>,
     #[prost(string, tag = "3")]
     pub agent_version: ::prost::alloc::string::String,
-    /// changes with each boot of the guest
+    /// that of Setup or of the last Renew; empty before
     #[prost(string, tag = "4")]
     pub boot_id: ::prost::alloc::string::String,
     /// number of the oldest event that is not acknowledged; 0: none
@@ -28,7 +28,7 @@ pub struct HelloAck {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Call {
-    #[prost(oneof = "call::Call", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "call::Call", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub call: ::core::option::Option<call::Call>,
 }
 /// Nested message and enum types in `Call`.
@@ -75,6 +75,10 @@ pub mod call {
         PortForward(super::PortForward),
         #[prost(message, tag = "17")]
         SetTime(super::SetTime),
+        #[prost(message, tag = "18")]
+        Rehearse(super::Rehearse),
+        #[prost(message, tag = "19")]
+        Renew(super::Renew),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -181,7 +185,7 @@ pub mod error {
         }
     }
 }
-/// Sent once after boot, before anything else. A second one with the same content is answered as the first was.
+/// Sent once after boot or restore, before anything else but Rehearse. A second one with the same content is answered as the first was.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Setup {
     #[prost(string, tag = "1")]
@@ -220,6 +224,43 @@ pub struct Setup {
     pub pod_ip: ::prost::alloc::string::String,
     #[prost(string, tag = "15")]
     pub domainname: ::prost::alloc::string::String,
+    /// 32 hexadecimal digits, what containers without their own read in /etc/machine-id
+    #[prost(string, tag = "16")]
+    pub machine_id: ::prost::alloc::string::String,
+    /// a UUID: told in HelloAck, and what containers read in /proc/sys/kernel/random/boot_id
+    #[prost(string, tag = "17")]
+    pub boot_id: ::prost::alloc::string::String,
+}
+/// Does both in earnest, ends the container, and undoes all of it: afterwards the guest is as it was, but its code is
+/// translated and its pages are in place. Randomness is re-seeded first. Answered with `empty`; CONFLICT after Setup.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Rehearse {
+    #[prost(message, optional, tag = "1")]
+    pub setup: ::core::option::Option<Setup>,
+    #[prost(message, optional, tag = "2")]
+    pub start: ::core::option::Option<StartContainer>,
+}
+/// A new identity for a guest that was restored while it ran. Randomness is re-seeded before anything else.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Renew {
+    #[prost(uint64, tag = "1")]
+    pub now_unix_ns: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub entropy: ::prost::alloc::vec::Vec<u8>,
+    /// empty here and below: stays
+    #[prost(string, tag = "3")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub hosts: ::prost::alloc::vec::Vec<Host>,
+    /// addresses and routes replace those that the device has
+    #[prost(message, repeated, tag = "5")]
+    pub interfaces: ::prost::alloc::vec::Vec<Interface>,
+    #[prost(string, tag = "6")]
+    pub machine_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub boot_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub pod_ip: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Host {
@@ -239,7 +280,7 @@ pub struct Resolver {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Interface {
-    /// finds the device
+    /// finds the device, or becomes its address: see `device`
     #[prost(string, tag = "1")]
     pub mac: ::prost::alloc::string::String,
     /// eth0
@@ -252,6 +293,9 @@ pub struct Interface {
     pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "5")]
     pub routes: ::prost::alloc::vec::Vec<IpRoute>,
+    /// kernel name of a restored device, which has its template's address; empty: found by mac
+    #[prost(string, tag = "6")]
+    pub device: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IpRoute {
@@ -374,6 +418,8 @@ pub struct SetupDone {
     /// durations: kernel, modules, network, images, volumes, total…
     #[prost(map = "string, uint64", tag = "3")]
     pub phases_ns: ::std::collections::HashMap<::prost::alloc::string::String, u64>,
+    #[prost(string, tag = "4")]
+    pub boot_id: ::prost::alloc::string::String,
 }
 /// Ends everything and powers off. Containers get SIGKILL; file systems are synced and unmounted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -30,7 +30,7 @@ class HelloAck(_message.Message):
     def __init__(self, version: _Optional[int] = ..., nonce: _Optional[bytes] = ..., agent_version: _Optional[str] = ..., boot_id: _Optional[str] = ..., first_event: _Optional[int] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("setup", "start_container", "signal", "remove_container", "exec", "attach", "resize", "logs", "ack_logs", "copy_in", "copy_out", "write_volume", "stats", "list", "shutdown", "port_forward", "set_time")
+    __slots__ = ("setup", "start_container", "signal", "remove_container", "exec", "attach", "resize", "logs", "ack_logs", "copy_in", "copy_out", "write_volume", "stats", "list", "shutdown", "port_forward", "set_time", "rehearse", "renew")
     SETUP_FIELD_NUMBER: _ClassVar[int]
     START_CONTAINER_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,8 @@ class Call(_message.Message):
     SHUTDOWN_FIELD_NUMBER: _ClassVar[int]
     PORT_FORWARD_FIELD_NUMBER: _ClassVar[int]
     SET_TIME_FIELD_NUMBER: _ClassVar[int]
+    REHEARSE_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
     setup: Setup
     start_container: StartContainer
     signal: Signal
@@ -65,7 +67,9 @@ class Call(_message.Message):
     shutdown: Shutdown
     port_forward: PortForward
     set_time: SetTime
-    def __init__(self, setup: _Optional[_Union[Setup, _Mapping]] = ..., start_container: _Optional[_Union[StartContainer, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., remove_container: _Optional[_Union[RemoveContainer, _Mapping]] = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., resize: _Optional[_Union[Resize, _Mapping]] = ..., logs: _Optional[_Union[Logs, _Mapping]] = ..., ack_logs: _Optional[_Union[AckLogs, _Mapping]] = ..., copy_in: _Optional[_Union[CopyIn, _Mapping]] = ..., copy_out: _Optional[_Union[CopyOut, _Mapping]] = ..., write_volume: _Optional[_Union[WriteVolume, _Mapping]] = ..., stats: _Optional[_Union[GetStats, _Mapping]] = ..., list: _Optional[_Union[List, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., port_forward: _Optional[_Union[PortForward, _Mapping]] = ..., set_time: _Optional[_Union[SetTime, _Mapping]] = ...) -> None: ...
+    rehearse: Rehearse
+    renew: Renew
+    def __init__(self, setup: _Optional[_Union[Setup, _Mapping]] = ..., start_container: _Optional[_Union[StartContainer, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., remove_container: _Optional[_Union[RemoveContainer, _Mapping]] = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., resize: _Optional[_Union[Resize, _Mapping]] = ..., logs: _Optional[_Union[Logs, _Mapping]] = ..., ack_logs: _Optional[_Union[AckLogs, _Mapping]] = ..., copy_in: _Optional[_Union[CopyIn, _Mapping]] = ..., copy_out: _Optional[_Union[CopyOut, _Mapping]] = ..., write_volume: _Optional[_Union[WriteVolume, _Mapping]] = ..., stats: _Optional[_Union[GetStats, _Mapping]] = ..., list: _Optional[_Union[List, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., port_forward: _Optional[_Union[PortForward, _Mapping]] = ..., set_time: _Optional[_Union[SetTime, _Mapping]] = ..., rehearse: _Optional[_Union[Rehearse, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("error", "empty", "setup", "started", "exit", "stats", "state", "logs", "removed")
@@ -128,7 +132,7 @@ class Error(_message.Message):
     def __init__(self, code: _Optional[_Union[Error.Code, str]] = ..., message: _Optional[str] = ..., errno: _Optional[int] = ...) -> None: ...
 
 class Setup(_message.Message):
-    __slots__ = ("hostname", "hosts", "resolver", "interfaces", "sysctls", "images", "writable", "volumes", "now_unix_ns", "entropy", "shm_bytes", "share_process_namespace", "log_spool_bytes", "pod_ip", "domainname")
+    __slots__ = ("hostname", "hosts", "resolver", "interfaces", "sysctls", "images", "writable", "volumes", "now_unix_ns", "entropy", "shm_bytes", "share_process_namespace", "log_spool_bytes", "pod_ip", "domainname", "machine_id", "boot_id")
     class SysctlsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +155,8 @@ class Setup(_message.Message):
     LOG_SPOOL_BYTES_FIELD_NUMBER: _ClassVar[int]
     POD_IP_FIELD_NUMBER: _ClassVar[int]
     DOMAINNAME_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     hosts: _containers.RepeatedCompositeFieldContainer[Host]
     resolver: Resolver
@@ -166,7 +172,37 @@ class Setup(_message.Message):
     log_spool_bytes: int
     pod_ip: str
     domainname: str
-    def __init__(self, hostname: _Optional[str] = ..., hosts: _Optional[_Iterable[_Union[Host, _Mapping]]] = ..., resolver: _Optional[_Union[Resolver, _Mapping]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping]]] = ..., sysctls: _Optional[_Mapping[str, str]] = ..., images: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., writable: _Optional[_Union[Device, _Mapping]] = ..., volumes: _Optional[_Iterable[_Union[Volume, _Mapping]]] = ..., now_unix_ns: _Optional[int] = ..., entropy: _Optional[bytes] = ..., shm_bytes: _Optional[int] = ..., share_process_namespace: _Optional[bool] = ..., log_spool_bytes: _Optional[int] = ..., pod_ip: _Optional[str] = ..., domainname: _Optional[str] = ...) -> None: ...
+    machine_id: str
+    boot_id: str
+    def __init__(self, hostname: _Optional[str] = ..., hosts: _Optional[_Iterable[_Union[Host, _Mapping]]] = ..., resolver: _Optional[_Union[Resolver, _Mapping]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping]]] = ..., sysctls: _Optional[_Mapping[str, str]] = ..., images: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., writable: _Optional[_Union[Device, _Mapping]] = ..., volumes: _Optional[_Iterable[_Union[Volume, _Mapping]]] = ..., now_unix_ns: _Optional[int] = ..., entropy: _Optional[bytes] = ..., shm_bytes: _Optional[int] = ..., share_process_namespace: _Optional[bool] = ..., log_spool_bytes: _Optional[int] = ..., pod_ip: _Optional[str] = ..., domainname: _Optional[str] = ..., machine_id: _Optional[str] = ..., boot_id: _Optional[str] = ...) -> None: ...
+
+class Rehearse(_message.Message):
+    __slots__ = ("setup", "start")
+    SETUP_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    setup: Setup
+    start: StartContainer
+    def __init__(self, setup: _Optional[_Union[Setup, _Mapping]] = ..., start: _Optional[_Union[StartContainer, _Mapping]] = ...) -> None: ...
+
+class Renew(_message.Message):
+    __slots__ = ("now_unix_ns", "entropy", "hostname", "hosts", "interfaces", "machine_id", "boot_id", "pod_ip")
+    NOW_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    ENTROPY_FIELD_NUMBER: _ClassVar[int]
+    HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
+    INTERFACES_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_ID_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    POD_IP_FIELD_NUMBER: _ClassVar[int]
+    now_unix_ns: int
+    entropy: bytes
+    hostname: str
+    hosts: _containers.RepeatedCompositeFieldContainer[Host]
+    interfaces: _containers.RepeatedCompositeFieldContainer[Interface]
+    machine_id: str
+    boot_id: str
+    pod_ip: str
+    def __init__(self, now_unix_ns: _Optional[int] = ..., entropy: _Optional[bytes] = ..., hostname: _Optional[str] = ..., hosts: _Optional[_Iterable[_Union[Host, _Mapping]]] = ..., interfaces: _Optional[_Iterable[_Union[Interface, _Mapping]]] = ..., machine_id: _Optional[str] = ..., boot_id: _Optional[str] = ..., pod_ip: _Optional[str] = ...) -> None: ...
 
 class Host(_message.Message):
     __slots__ = ("ip", "names")
@@ -187,18 +223,20 @@ class Resolver(_message.Message):
     def __init__(self, nameservers: _Optional[_Iterable[str]] = ..., search: _Optional[_Iterable[str]] = ..., options: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Interface(_message.Message):
-    __slots__ = ("mac", "name", "mtu", "addresses", "routes")
+    __slots__ = ("mac", "name", "mtu", "addresses", "routes", "device")
     MAC_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MTU_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     mac: str
     name: str
     mtu: int
     addresses: _containers.RepeatedScalarFieldContainer[str]
     routes: _containers.RepeatedCompositeFieldContainer[IpRoute]
-    def __init__(self, mac: _Optional[str] = ..., name: _Optional[str] = ..., mtu: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., routes: _Optional[_Iterable[_Union[IpRoute, _Mapping]]] = ...) -> None: ...
+    device: str
+    def __init__(self, mac: _Optional[str] = ..., name: _Optional[str] = ..., mtu: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., routes: _Optional[_Iterable[_Union[IpRoute, _Mapping]]] = ..., device: _Optional[str] = ...) -> None: ...
 
 class IpRoute(_message.Message):
     __slots__ = ("destination", "gateway")
@@ -309,7 +347,7 @@ class SetTime(_message.Message):
     def __init__(self, now_unix_ns: _Optional[int] = ..., entropy: _Optional[bytes] = ...) -> None: ...
 
 class SetupDone(_message.Message):
-    __slots__ = ("kernel", "memory_bytes", "phases_ns")
+    __slots__ = ("kernel", "memory_bytes", "phases_ns", "boot_id")
     class PhasesNsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -320,10 +358,12 @@ class SetupDone(_message.Message):
     KERNEL_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     PHASES_NS_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     kernel: str
     memory_bytes: int
     phases_ns: _containers.ScalarMap[str, int]
-    def __init__(self, kernel: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., phases_ns: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    boot_id: str
+    def __init__(self, kernel: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., phases_ns: _Optional[_Mapping[str, int]] = ..., boot_id: _Optional[str] = ...) -> None: ...
 
 class Shutdown(_message.Message):
     __slots__ = ()

@@ -66,6 +66,22 @@ class Network(Protocol):
         """
         ...
 
+    @property
+    def prepares(self) -> bool:
+        """Whether an attachment can be made before its pod is known: only on the built-in network, for third-party
+        plugins look at the pod's name."""
+        ...
+
+    async def prepare(self, slot: str) -> Attachment:
+        """An attachment for a pod to come, under the id `slot` (a UUID) instead of a pod's uid. Else as `attach`."""
+        ...
+
+    async def adopt(self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = ()) -> Attachment:
+        """Give a prepared attachment to a pod. It keeps `slot` as its id, which the pod's record holds: nothing
+        durable is written here but `ports`, published now. ConflictError for a taken port, NotFoundError
+        if the slot is not whole; it stays prepared then."""
+        ...
+
     async def detach(self, pod_uid: str) -> None:
         """CNI DEL, namespace and tap removed. Idempotent, also when nothing is known of this pod."""
         ...
@@ -75,7 +91,7 @@ class Network(Protocol):
         ...
 
     def attachments(self) -> dict[str, Attachment]:
-        """By pod uid, from the records on disk."""
+        """By pod uid or slot, from the records on disk."""
         ...
 
     async def clean(self, known: set[str]) -> list[str]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 
-from cuboid.lib.errors import ConflictError, CuboidError, ExhaustedError, InvalidError, UnavailableError
+from cuboid.lib.errors import (
+    ConflictError,
+    CuboidError,
+    ExhaustedError,
+    InvalidError,
+    UnavailableError,
+    UnsupportedError,
+)
 from cuboid.net import ports as published
 from cuboid.net.base import Attachment, PortMapping, Route
 from cuboid.net.records import valid_uid
@@ -81,6 +88,16 @@ class FakeNetwork:
             nameservers=("192.0.2.53",),
             result={"cniVersion": "1.0.0"},
         )
+
+    @property
+    def prepares(self) -> bool:
+        return False
+
+    async def prepare(self, slot: str) -> Attachment:
+        raise UnsupportedError("this network prepares nothing")
+
+    async def adopt(self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = ()) -> Attachment:
+        raise UnsupportedError("this network prepares nothing")
 
     async def detach(self, pod_uid: str) -> None:
         valid_uid(pod_uid)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cuboid.lib.aio import in_thread
-from cuboid.lib.errors import CuboidError, InvalidError
+from cuboid.lib.errors import CuboidError, InvalidError, UnsupportedError
 from cuboid.lib.linux import netns
 from cuboid.lib.log import get_log
 from cuboid.net import dns, guard, rules, wire
@@ -157,6 +157,16 @@ class CniNetwork:
             if not self._guarded:
                 await guard.install(self._settings, self._host_dns().nameservers, self._host)
                 self._guarded = True
+
+    @property
+    def prepares(self) -> bool:
+        return False
+
+    async def prepare(self, slot: str) -> Attachment:
+        raise UnsupportedError("this network prepares nothing")
+
+    async def adopt(self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = ()) -> Attachment:
+        raise UnsupportedError("this network prepares nothing")
 
     async def detach(self, pod_uid: str) -> None:
         """See `Network.detach`."""

@@ -90,6 +90,9 @@ class LocalDisks:
                 reason="DiskPressure",
             )
 
+    async def prepare_writables(self, size_bytes: int, count: int) -> None:
+        """See `Disks.prepare_writables`."""
+
     async def remove_writable(self, pod_uid: str) -> None:
         """See `Disks.remove_writable`. Idempotent."""
         check_uid(pod_uid)

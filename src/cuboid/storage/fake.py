@@ -38,6 +38,9 @@ class FakeDisks:
         self._called("create_writable", pod_uid)
         return self._writable.setdefault(pod_uid, self._root / "writable" / f"{pod_uid}.ext4")
 
+    async def prepare_writables(self, size_bytes: int, count: int) -> None:
+        """See `Disks.prepare_writables`."""
+
     async def remove_writable(self, pod_uid: str) -> None:
         check_uid(pod_uid)
         self._called("remove_writable", pod_uid)

@@ -15,10 +15,13 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Disk:
-    """A block device of the VM. `serial` (≤ 20 bytes) is how the guest finds it: /sys/block/*/serial."""
+    """A block device of the VM. `serial` (≤ 20 bytes) is how the guest finds it: /sys/block/*/serial.
+
+    Without a path it is an empty slot: zeros until `Vm.attach_disk` fills it (`Capabilities.late_disks`).
+    """
 
     serial: str
-    path: Path
+    path: Path | None
     read_only: bool
     iops: int = 0  # operations per second, 0: no limit
     bytes_per_second: int = 0  # 0: no limit
@@ -50,6 +53,7 @@ class HostLimits:
     cpu_weight: int = 100  # cgroup v2 scale, 1 to 10000
     memory_mib: int = 0  # of the VMM process: guest memory and what the VMM needs itself
     pids: int = 256
+    oom_score: int = 0  # oom_score_adj of the VMM, -1000 to 1000: who goes first when the host's memory runs out
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class VmSpec:
     nics: tuple[Nic, ...] = ()
     netns: Path | None = None  # the VMM runs in this network namespace; None: in an empty one of its own
     limits: HostLimits = field(default_factory=HostLimits)
-    shared_memory: bool = False  # for vhost-user disks
+    shared_memory: bool = False  # for vhost-user disks; such a VM takes no snapshot
+    template: bool = False  # made to be snapshotted: its memory is a file that the snapshot keeps and clones share
 
 
 class State(enum.StrEnum):
@@ -96,7 +101,9 @@ class Capabilities:
     channel: str  # "virtio-serial" or "vsock"
     pause: bool = True
     snapshot: bool = False
-    hotplug_disk: bool = False
+    late_disks: bool = False  # empty slots can be filled
+    hotplug_disk: bool = False  # devices can be added to a VM that runs
+    free_page_reporting: bool = False  # memory that the guest frees goes back to the host
     max_disks: int = 16
     min_memory_mib: int = 64
     overhead_mib: int = 0  # host memory that the VMM needs beside the guest's, for HostLimits.memory_mib
@@ -118,6 +125,8 @@ class VmStats:
     cpu_seconds: float  # host CPU time of the VMM, all threads
     memory_bytes: int  # resident on the host
     anonymous_bytes: int  # of these, private to this VM
+    guest_bytes: int = 0  # of the private ones: pages of the guest
+    translation_bytes: int = 0  # of the private ones: translated code (software emulation)
 
 
 EndedHook = Callable[[Ended], None]
@@ -148,13 +157,29 @@ class Vm(Protocol):
     async def resume(self) -> None: ...
 
     async def attach_disk(self, disk: Disk) -> None:
-        """UnsupportedError unless `Capabilities.hotplug_disk`."""
+        """Fill the empty slot of this serial (paused or running), or add a device where the driver can.
+
+        ConflictError if the slot is taken or the guest could write to a slot made read-only, NotFoundError if there is
+        neither slot nor hot-plug. Which capacity the guest sees is told by the driver.
+        """
         ...
 
-    async def detach_disk(self, serial: str) -> None: ...
+    async def detach_disk(self, serial: str) -> None:
+        """Empty the slot (the guest must have let go of it), or remove the device. Idempotent."""
+        ...
+
+    async def set_limits(self, limits: HostLimits) -> None:
+        """Change the limits of the VMM process on the host."""
+        ...
 
     async def snapshot(self, folder: Path) -> None:
-        """Memory and device state of a paused VM. UnsupportedError unless `Capabilities.snapshot`."""
+        """Memory, device state and writable disks of a paused VM into `folder`: complete, or not there at all.
+
+        Writable disks are copied (sparse; only those attached); read-only ones are not: `restore` is given them again.
+        `folder/snapshot.json` says what it was made of and the digest of each file. A VM made as a template hands its
+        memory file over and can only be killed then. UnsupportedError unless `Capabilities.snapshot`, or with a reason
+        for this VM (vhost-user disks); ConflictError if it is not paused.
+        """
         ...
 
     async def stats(self) -> VmStats: ...
@@ -185,8 +210,23 @@ class Driver(Protocol):
         """Make the VM ready to start. On failure nothing is left."""
         ...
 
+    def snapshot_facts(self) -> dict[str, str]:
+        """What a snapshot of this driver depends on besides the VmSpec: VMM and its version, accelerator, CPU, clock.
+        JSON-able, known after `probe()`. A snapshot made under other facts is refused."""
+        ...
+
     async def restore(self, spec: VmSpec, folder: Path) -> Vm:
-        """A new VM from a snapshot, paused. UnsupportedError unless `Capabilities.snapshot`."""
+        """A new VM from a snapshot, PAUSED: `resume()` lets it go on. Any number may be restored from one folder, which
+        must stay while they live. Taps, disks and limits are those of `spec`; vCPUs, memory and the number and serials
+        of disks and network devices must be the snapshot's. A copied writable disk is the caller's to hand back in.
+
+        ConflictError with reason SnapshotIncompatible (another VMM, CPU, accelerator or shape; the sentence says which)
+        or SnapshotCorrupt; NotFoundError. Nothing is left then. UnsupportedError unless `Capabilities.snapshot`.
+        """
+        ...
+
+    async def verify(self, folder: Path) -> None:
+        """Read a snapshot whole and compare it with its digests and this host. The errors of `restore`."""
         ...
 
     async def recover(self, handle: dict[str, Any]) -> Vm | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cuboid.lib.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError, UnsupportedError
-from cuboid.vmm.base import Capabilities, Disk, EndCause, Ended, Probe, State, VmSpec, VmStats
+from cuboid.vmm.base import Capabilities, Disk, EndCause, Ended, HostLimits, Probe, State, VmSpec, VmStats
 from cuboid.vmm.check import check, check_id
 
 StopAgent = Callable[[], Awaitable[None]]
@@ -97,6 +97,9 @@ class FakeVm:
 
     async def detach_disk(self, serial: str) -> None:
         raise UnsupportedError("the fake gives up no disk while it runs")
+
+    async def set_limits(self, limits: HostLimits) -> None:
+        self.limits = limits
 
     async def snapshot(self, folder: Path) -> None:
         raise UnsupportedError("the fake makes no snapshots")
@@ -201,14 +204,20 @@ class FakeDriver:
         check(spec, self.capabilities())
         if spec.id in self.host.machines or spec.id in self.host.debris:
             raise AlreadyExistsError(f"a VM {spec.id} exists already")
-        for file in (spec.boot.kernel, spec.boot.initramfs, *(disk.path for disk in spec.disks)):
+        for file in (spec.boot.kernel, spec.boot.initramfs, *(disk.path for disk in spec.disks if disk.path)):
             if not file.exists():
                 raise NotFoundError(f"{file} does not exist")
         machine = _Machine(spec, next(self.host.pids))
         self.host.machines[spec.id] = machine
         return FakeVm(self, machine)
 
+    def snapshot_facts(self) -> dict[str, str]:
+        return {"driver": self.name}
+
     async def restore(self, spec: VmSpec, folder: Path) -> FakeVm:
+        raise UnsupportedError("the fake restores no snapshots")
+
+    async def verify(self, folder: Path) -> None:
         raise UnsupportedError("the fake restores no snapshots")
 
     async def recover(self, handle: Mapping[str, Any]) -> FakeVm | None:

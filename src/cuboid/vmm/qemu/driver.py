@@ -121,7 +121,9 @@ class QemuDriver:
         initramfs = boot.initramfs(spec.boot.initramfs, self._cache / "boot")
         jail = self._jails.jail(spec.id)
         with ExitStack() as opened:
-            disks = [opened.enter_context(_Descriptor.of_disk(disk.path, disk.read_only)) for disk in spec.disks]
+            disks = [
+                opened.enter_context(_Descriptor.of_disk(disk.path, disk.read_only)) for disk in spec.disks if disk.path
+            ]
             uid = _made(jail, spec)
             try:
                 return await self._launch(spec, accel, jail, uid, kernel, initramfs, [int(disk) for disk in disks])
@@ -207,7 +209,13 @@ class QemuDriver:
         if self._vms.get(vm.id) is vm:
             del self._vms[vm.id]
 
+    def snapshot_facts(self) -> dict[str, str]:
+        return {"driver": self.name}
+
     async def restore(self, spec: VmSpec, folder: Path) -> QemuVm:
+        raise UnsupportedError("this driver restores no snapshots")
+
+    async def verify(self, folder: Path) -> None:
         raise UnsupportedError("this driver restores no snapshots")
 
     # -- after a restart of this process

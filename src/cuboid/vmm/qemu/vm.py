@@ -14,7 +14,7 @@ from cuboid.lib import proc
 from cuboid.lib.aio import TaskSet, within
 from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, UnavailableError, UnsupportedError
 from cuboid.lib.log import get_log
-from cuboid.vmm.base import Disk, EndCause, Ended, State, VmStats
+from cuboid.vmm.base import Disk, EndCause, Ended, HostLimits, State, VmStats
 from cuboid.vmm.qemu.console import KEPT_BYTES, PANIC_WORDS, Console, last_words
 from cuboid.vmm.qemu.jail import Jail
 from cuboid.vmm.qemu.qmp import Qmp
@@ -126,6 +126,9 @@ class QemuVm:
 
     async def detach_disk(self, serial: str) -> None:
         raise UnsupportedError("the microvm machine gives up no disk while it runs")
+
+    async def set_limits(self, limits: HostLimits) -> None:
+        raise UnsupportedError("this driver changes no limits")
 
     async def snapshot(self, folder: Path) -> None:
         raise UnsupportedError("this driver makes no snapshots")
