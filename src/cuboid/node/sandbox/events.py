@@ -46,6 +46,7 @@ class TimerFired(Base, frozen=True, kw_only=True):
 
 class NetworkAttached(Base, frozen=True, kw_only=True):
     ips: tuple[str, ...]
+    id: str = ""  # under which the network knows it: a prepared one's; empty: the pod's uid
 
 
 class NetworkFailed(Failure, frozen=True, kw_only=True):

@@ -82,7 +82,7 @@ def _pod_deleted(draft: Draft, event: ev.PodDeleted) -> None:
 
 def _network_attached(draft: Draft, event: ev.NetworkAttached) -> None:
     if draft.state.network.stage is Stage.ASKED:
-        draft.set(network=Part(Stage.PRESENT), ips=event.ips)
+        draft.set(network=Part(Stage.PRESENT), ips=event.ips, network_id=event.id)
 
 
 def _network_failed(draft: Draft, event: ev.NetworkFailed) -> None:

@@ -160,6 +160,7 @@ class Sandbox(msgspec.Struct, frozen=True, omit_defaults=True):
     rules: Rules = Rules()
     admitted_at: float = 0.0
     network: Part = Part()
+    network_id: str = ""  # of the attachment, if it was prepared before the pod was known; else it has the pod's uid
     ips: tuple[str, ...] = ()
     disk: Part = Part()
     machine: Machine = Machine()
