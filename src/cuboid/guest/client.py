@@ -57,6 +57,7 @@ class AgentClient:
         self._events: asyncio.Queue[pb.Event] = asyncio.Queue()
         self._done = 0  # number of the last event that the hook has taken
         self._started = False
+        self._frozen = False
 
     @property
     def connected(self) -> bool:
@@ -73,6 +74,11 @@ class AgentClient:
             await self._wait_connected()
         assert self._ack is not None
         return self._ack
+
+    def hold(self, frozen: bool) -> None:
+        self._frozen = frozen
+        if self._connection is not None:
+            self._connection.heard = asyncio.get_running_loop().time()  # from now on it has to answer again
 
     async def close(self) -> None:
         self._final = self._final or GuestLostError("the channel to the guest was closed by us")
@@ -133,6 +139,8 @@ class AgentClient:
             async with asyncio.timeout(self._ping_seconds):
                 await ended.wait()
                 return
+        if self._frozen:
+            return
         if asyncio.get_running_loop().time() - connection.heard > self._ping_seconds * SILENT_PINGS:
             connection.cut(GuestLostError("the guest agent has not answered for too long"))
         else:

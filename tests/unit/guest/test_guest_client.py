@@ -219,6 +219,21 @@ async def test_a_silent_guest_is_connected_to_anew(agent: FakeAgent, monkeypatch
     await client.close()
 
 
+async def test_a_guest_that_is_paused_on_purpose_may_be_silent(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = AgentClient(agent.path, ping_seconds=0.02)
+    await client.connect(timeout=5)
+    client.hold(True)
+    with monkeypatch.context() as silent:
+        silent.setattr(agent.wire, "send", lambda *_, **__: None)
+        await asyncio.sleep(0.15)
+        assert client.connected
+        client.hold(False)
+        await eventually(lambda: not client.connected)
+    await client.close()
+
+
 Attack = Callable[[FakeAgent], None]
 
 
