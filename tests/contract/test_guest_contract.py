@@ -12,7 +12,7 @@ import pytest
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import Stream
 from cuboid.guest.client import AgentClient
-from cuboid.guest.errors import CommandError, GuestConflictError, GuestError, GuestNotFoundError
+from cuboid.guest.errors import CommandError, GuestConflictError, GuestError, GuestInvalidError, GuestNotFoundError
 from cuboid.guest.fake import FakeAgent
 from tests.harness.guest_rig import SETUP, Rig, real_guest
 
@@ -119,6 +119,33 @@ async def test_a_pod_from_setup_to_shutdown(guest: Guest, rig: Rig) -> None:
     with pytest.raises(GuestNotFoundError):
         await client.remove_container("app")
     await client.shutdown()
+
+
+BOOT_IDS = ("11111111-2222-4333-8444-555555555555", "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee")
+
+
+async def greeting(guest: Guest, rig: Rig) -> pb.HelloAck:
+    """What a host that comes anew is told. The guest's client is another afterwards."""
+    await guest.client.close()
+    guest.client = AgentClient(rig.path)
+    return await guest.client.connect(timeout=10)
+
+
+async def test_a_guest_has_a_boot_id_from_its_set_up_on_and_another_when_it_is_renewed(guest: Guest, rig: Rig) -> None:
+    with pytest.raises(GuestConflictError):
+        await guest.client.renew(pb.Renew(entropy=bytes(32)))
+    assert (await greeting(guest, rig)).boot_id == ""
+    setup = pb.Setup(boot_id=BOOT_IDS[0])
+    setup.MergeFrom(rig.setup)
+    assert (await guest.client.setup(setup)).boot_id == BOOT_IDS[0]
+    assert (await greeting(guest, rig)).boot_id == BOOT_IDS[0]
+    await guest.client.start_container(container())
+    with pytest.raises(GuestInvalidError, match="entropy"):
+        await guest.client.renew(pb.Renew(boot_id=BOOT_IDS[1], entropy=b"too little"))
+    assert (await greeting(guest, rig)).boot_id == BOOT_IDS[0]
+    await guest.client.renew(pb.Renew(boot_id=BOOT_IDS[1], entropy=bytes(range(32))))
+    assert (await greeting(guest, rig)).boot_id == BOOT_IDS[1]
+    assert [row.running for row in (await guest.client.list()).containers] == [True]
 
 
 async def test_streams_carry_bytes_unharmed_at_any_size(guest: Guest, rig: Rig) -> None:

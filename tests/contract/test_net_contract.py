@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cuboid.lib.errors import ConflictError, ExhaustedError, InvalidError
+from cuboid.lib.errors import ConflictError, ExhaustedError, InvalidError, NotFoundError
 from cuboid.net.base import Attachment, Network, PortMapping
 from cuboid.net.fake import FakeNetwork
 from tests.harness import network as harness
@@ -125,3 +125,72 @@ async def test_clean_removes_pods_that_nobody_knows_and_names_them(net: Network)
     assert await net.clean({"pod-2"}) == ["pod-1", "pod-3"]
     assert set(net.attachments()) == {"pod-2"}
     assert await net.clean({"pod-2"}) == []
+
+
+async def test_a_prepared_slot_is_given_to_a_pod_as_it_is(net: Network) -> None:
+    assert net.prepares
+    slot = await net.prepare("slot-1")
+    assert await net.prepare("slot-1") == slot
+    await net.check("slot-1")
+    assert await net.adopt("slot-1", **WHO) == slot
+    await net.check("slot-1")
+    assert net.attachments() == {"slot-1": slot}
+    assert (await net.attach("pod-1", **WHO)).ip != slot.ip
+    await net.detach("slot-1")
+    assert set(net.attachments()) == {"pod-1"}
+
+
+async def test_a_slot_is_given_away_once(net: Network) -> None:
+    await net.prepare("slot-1")
+    one, other = await asyncio.gather(
+        net.adopt("slot-1", **WHO), net.adopt("slot-1", namespace="default", name="other"), return_exceptions=True
+    )
+    assert isinstance(one, Attachment)
+    assert isinstance(other, NotFoundError)
+    with pytest.raises(ConflictError, match="belongs to the pod default/web"):
+        await net.prepare("slot-1")
+
+
+async def test_only_a_prepared_slot_is_given_away(net: Network) -> None:
+    await net.attach("pod-1", **WHO)
+    await net.prepare("slot-1")
+    await net.detach("slot-1")
+    for slot in ("pod-1", "slot-1", "never-seen"):
+        with pytest.raises(NotFoundError):
+            await net.adopt(slot, **WHO)
+    for slot in ("../x", ""):
+        with pytest.raises(InvalidError):
+            await net.prepare(slot)
+        with pytest.raises(InvalidError):
+            await net.adopt(slot, **WHO)
+
+
+async def test_ports_are_published_when_a_slot_is_given_away(net: Network) -> None:
+    await net.prepare("slot-1")
+    await net.adopt("slot-1", **WHO, ports=(PortMapping(8080, 80),))
+    await net.check("slot-1")
+    with pytest.raises(ConflictError, match="taken by the pod default/web"):
+        await net.attach("pod-2", namespace="default", name="other", ports=(PortMapping(8080, 80),))
+    await net.detach("slot-1")
+    await net.attach("pod-2", namespace="default", name="other", ports=(PortMapping(8080, 80),))
+
+
+async def test_a_slot_whose_pod_wants_a_taken_port_stays_prepared(net: Network) -> None:
+    await net.attach("pod-1", **WHO, ports=(PortMapping(8080, 80),))
+    slot = await net.prepare("slot-1")
+    for port in (PortMapping(8080, 80), PortMapping(8080, 0)):
+        with pytest.raises((ConflictError, InvalidError)):
+            await net.adopt("slot-1", namespace="default", name="other", ports=(PortMapping(8081, 80), port))
+    assert net.attachments()["slot-1"] == slot
+    await net.attach("pod-2", **WHO, ports=(PortMapping(8081, 80),))
+    assert await net.adopt("slot-1", namespace="default", name="other", ports=(PortMapping(8082, 80),)) == slot
+
+
+async def test_a_slot_that_nobody_names_is_a_leftover_given_away_or_not(net: Network) -> None:
+    for slot in ("slot-1", "slot-2", "slot-3", "slot-4"):
+        await net.prepare(slot)
+    await net.adopt("slot-3", **WHO)
+    await net.adopt("slot-4", **WHO)
+    assert await net.clean({"slot-2", "slot-4"}) == ["slot-1", "slot-3"]
+    assert set(net.attachments()) == {"slot-2", "slot-4"}
+    await net.adopt("slot-2", **WHO)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,7 +25,7 @@ from cuboid.lib.errors import (
 from cuboid.lib.linux import netns
 from cuboid.net.base import PortMapping
 from cuboid.net.network import CniNetwork
-from tests.harness.network import HostNet, Who, host_net, inside, missing
+from tests.harness.network import PASS_ON, HostNet, Who, calls, host_net, inside, kill_when, missing, plugin
 
 pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(missing()), reason=missing())]
 WHO: Who = {"namespace": "default", "name": "web"}
@@ -38,27 +35,6 @@ WHO: Who = {"namespace": "default", "name": "web"}
 async def host(tmp_path: Path) -> AsyncIterator[HostNet]:
     async with host_net(tmp_path) as made:
         yield made
-
-
-VERSION = """echo '{"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]}'"""
-
-
-def plugin(host: HostNet, name: str, *, add: str, delete: str = "exit 0") -> None:
-    """A plugin in sh. It notes each command in `<name>.log`."""
-    folder = host.root / "plugins"
-    folder.mkdir(exist_ok=True)
-    path = folder / name
-    log = f"{folder}/{name}.log"
-    path.write_text(
-        f'#!/bin/sh\necho "$CNI_COMMAND $CNI_CONTAINERID" >>{log}\n'
-        f'cat >{folder}/{name}.stdin\ncase "$CNI_COMMAND" in ADD) {add};; DEL) {delete};; VERSION) {VERSION};; esac\n'
-    )
-    path.chmod(0o755)
-
-
-def calls(host: HostNet, name: str) -> list[str]:
-    log = host.root / "plugins" / f"{name}.log"
-    return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
 
 
 def with_plugins(host: HostNet, *extra: str, version: str = "1.0.0", **settings: Any) -> CniNetwork:
@@ -74,9 +50,6 @@ def with_plugins(host: HostNet, *extra: str, version: str = "1.0.0", **settings:
     content = {"cniVersion": version, "name": "cuboid", "plugins": chain}
     (folder / "10-test.conflist").write_text(json.dumps(content))
     return host.network(plugin_folders=("/usr/lib/cni", str(host.root / "plugins")), **settings)
-
-
-PASS_ON = 'sed "s/.*\\"prevResult\\": *//; s/}$//" $0.stdin'
 
 
 async def test_a_plugin_after_the_bridge_gets_its_result_and_del_runs_in_reverse(host: HostNet) -> None:
@@ -199,16 +172,7 @@ asyncio.run(network.detach("pod-1"))
 
 
 async def killed_when(host: HostNet, marker: str, *, plugin_name: str, deadline: float = 10.0) -> None:
-    """Run an attach and a detach in a process of its own and kill -9 it once the plugin has noted `marker`."""
-    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'src'}"}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", KILLED, str(host.root), str(deadline), env=environment
-    )
-    async with asyncio.timeout(20):
-        while marker not in calls(host, plugin_name):
-            await asyncio.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    await process.wait()
+    await kill_when(host, marker, plugin_name, KILLED, str(host.root), str(deadline))
 
 
 @pytest.mark.parametrize("known", [True, False])

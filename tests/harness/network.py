@@ -7,11 +7,14 @@ that the guest's side is a complete kernel with the address, MAC and routes of t
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -188,3 +191,38 @@ def udp(port: int = 0) -> Callable[[], socket.socket]:
         return made
 
     return make
+
+
+VERSION = """echo '{"cniVersion": "1.1.0", "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]}'"""
+
+
+def plugin(host: HostNet, name: str, *, add: str, delete: str = "exit 0") -> None:
+    """A plugin in sh. It notes each command in `<name>.log`."""
+    folder = host.root / "plugins"
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    log = f"{folder}/{name}.log"
+    path.write_text(
+        f'#!/bin/sh\necho "$CNI_COMMAND $CNI_CONTAINERID" >>{log}\n'
+        f'cat >{folder}/{name}.stdin\ncase "$CNI_COMMAND" in ADD) {add};; DEL) {delete};; VERSION) {VERSION};; esac\n'
+    )
+    path.chmod(0o755)
+
+
+def calls(host: HostNet, name: str) -> list[str]:
+    log = host.root / "plugins" / f"{name}.log"
+    return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+PASS_ON = 'sed "s/.*\\"prevResult\\": *//; s/}$//" $0.stdin'
+
+
+async def kill_when(host: HostNet, marker: str, name: str, script: str, *arguments: str) -> None:
+    """Run a script in a process of its own and kill -9 it once the plugin `name` has noted `marker`."""
+    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'src'}"}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, *arguments, env=environment)
+    async with asyncio.timeout(20):
+        while marker not in calls(host, name):
+            await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()

@@ -10,6 +10,7 @@ from cuboid.lib.errors import (
     CuboidError,
     ExhaustedError,
     InvalidError,
+    NotFoundError,
     UnavailableError,
     UnsupportedError,
 )
@@ -19,15 +20,21 @@ from cuboid.net.records import valid_uid
 
 
 class FakeNetwork:
-    """`calls` holds every call as (method, pod uid). `fail(method, error)` makes its next call raise, `break_pod` makes
-    `check` fail for one pod until it is attached anew."""
+    """`calls`: every call as (method, pod uid or slot). `fail(method, error)` makes its next call raise, `break_pod`
+    makes `check` and `adopt` fail for one of them until it is attached anew. Without `prepares` it is as a network of
+    third-party plugins."""
 
-    def __init__(self, subnet: str = "10.77.0.0/24", *, root: Path = Path("/fake/netns")) -> None:
+    def __init__(
+        self, subnet: str = "10.77.0.0/24", *, root: Path = Path("/fake/netns"), prepares: bool = True
+    ) -> None:
+        self._prepares = prepares
         self.calls: list[tuple[str, str]] = []
         self._subnet = ipaddress.ip_network(subnet)
         self._root = root
         self._failures: dict[str, CuboidError] = {}
-        self._attached: dict[str, tuple[Attachment, tuple[PortMapping, ...], str]] = {}
+        self._attached: dict[
+            str, tuple[Attachment, tuple[PortMapping, ...], str]
+        ] = {}  # the pod's name: "" if prepared
         self._broken: set[str] = set()
 
     def fail(self, method: str, error: CuboidError) -> None:
@@ -49,7 +56,7 @@ class FakeNetwork:
         valid_uid(pod_uid)
         published.validate(ports)
         self._called("attach", pod_uid)
-        if pod_uid in self._attached and pod_uid not in self._broken:
+        if pod_uid in self._attached and pod_uid not in self._broken and self._attached[pod_uid][2]:
             return self._attached[pod_uid][0]
         self._broken.discard(pod_uid)
         self._attached.pop(pod_uid, None)
@@ -91,13 +98,34 @@ class FakeNetwork:
 
     @property
     def prepares(self) -> bool:
-        return False
+        return self._prepares
 
     async def prepare(self, slot: str) -> Attachment:
-        raise UnsupportedError("this network prepares nothing")
+        valid_uid(slot)
+        self._called("prepare", slot)
+        if not self._prepares:
+            raise UnsupportedError("this network prepares nothing")
+        if slot in self._attached and slot not in self._broken:
+            attachment, _, pod = self._attached[slot]
+            if pod:
+                raise ConflictError(f"the network slot {slot} belongs to the pod {pod}")
+            return attachment
+        self._broken.discard(slot)
+        self._attached.pop(slot, None)
+        attachment = self._attachment(slot, self._free_address())
+        self._attached[slot] = (attachment, (), "")
+        return attachment
 
     async def adopt(self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = ()) -> Attachment:
-        raise UnsupportedError("this network prepares nothing")
+        valid_uid(slot)
+        published.validate(ports)
+        self._called("adopt", slot)
+        attachment, _, pod = self._attached.get(slot, (None, (), ""))
+        if attachment is None or pod or slot in self._broken:
+            raise NotFoundError(f"there is no prepared network slot {slot}")
+        self._require_free(ports)
+        self._attached[slot] = (attachment, ports, f"{namespace}/{name}")
+        return attachment
 
     async def detach(self, pod_uid: str) -> None:
         valid_uid(pod_uid)

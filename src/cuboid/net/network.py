@@ -8,14 +8,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from cuboid.lib.aio import in_thread
-from cuboid.lib.errors import CuboidError, InvalidError, UnsupportedError
+from cuboid.lib.aio import in_thread, uninterrupted
+from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.lib.linux import netns
 from cuboid.lib.log import get_log
 from cuboid.net import dns, guard, rules, wire
 from cuboid.net import ports as published
 from cuboid.net.base import Attachment, PortMapping, Route
-from cuboid.net.cni.config import NetworkList, load_list, parse_list
+from cuboid.net.cni.config import NetworkList, configured, load_list, parse_list, ports_only, with_ports
 from cuboid.net.cni.result import CniResult, Dns
 from cuboid.net.cni.runtime import CniRuntime, Container
 from cuboid.net.locks import PodLocks
@@ -55,23 +55,30 @@ class CniNetwork:
         valid_uid(pod_uid)
         published.validate(ports)
         async with self._slots, self._locks.held(pod_uid) as lock:
-            if known := await self._intact(pod_uid):
+            if known := await self._intact(pod_uid, Phase.ATTACHED):
                 return known
-            if record := self._records.get(pod_uid):
-                await self._undo(record, lock)
-            network = load_list(self._settings, self._ipam)
+            network = self._network(ports)
             record = Record(pod_uid, namespace, name, Phase.ADDING, network.raw, ports, tap_uid)
-            try:
-                await self._reserve(record)
-                return await self._make(record, network, lock)
-            except (CuboidError, OSError, asyncio.CancelledError):
-                await asyncio.shield(self._undo_quietly(pod_uid, lock))
-                raise
+            return await self._anew(record, network, Phase.ATTACHED, lock)
 
-    async def _intact(self, pod_uid: str) -> Attachment | None:
+    def _network(self, ports: tuple[PortMapping, ...]) -> NetworkList:
+        network = load_list(self._settings, self._ipam)
+        return with_ports(network) if network.builtin and ports else network
+
+    async def _anew(self, record: Record, network: NetworkList, goal: Phase, lock: int) -> Attachment:
+        if old := self._records.get(record.uid):
+            await self._undo(old, lock)
+        try:
+            await self._reserve(record)
+            return await self._make(record, network, goal, lock)
+        except (CuboidError, OSError, asyncio.CancelledError):
+            await uninterrupted(self._undo_quietly(record.uid, lock))
+            raise
+
+    async def _intact(self, uid: str, phase: Phase) -> Attachment | None:
         """The attachment if it is whole; after a reboot, or an interrupted attach, it is not."""
-        record = self._records.get(pod_uid)
-        if record is None or record.phase is not Phase.ATTACHED or record.attachment is None:
+        record = self._records.get(uid)
+        if record is None or record.phase is not phase or record.attachment is None:
             return None
         try:
             await wire.require_joined(record.attachment.netns)
@@ -83,16 +90,19 @@ class CniNetwork:
         """The record, then the published ports; nothing is left if one of them is taken."""
         await self._write(record)
         try:
-            path = self._records.path(record.uid)
-            self._claims.claim(record.ports, pod_uid=record.uid, pod=record.pod, record=path)
-            if record.ports:
-                await netns.run_in(self._host, lambda: published.require_free(record.ports))
+            await self._claim(record)
         except CuboidError:
             self._claims.release(record.uid)
             self._records.drop(record.uid)
             raise
 
-    async def _make(self, record: Record, network: NetworkList, lock: int) -> Attachment:
+    async def _claim(self, record: Record) -> None:
+        if record.ports:
+            path = self._records.path(record.uid)
+            self._claims.claim(record.ports, pod_uid=record.uid, pod=record.pod, record=path)
+            await netns.run_in(self._host, lambda: published.require_free(record.ports))
+
+    async def _make(self, record: Record, network: NetworkList, goal: Phase, lock: int) -> Attachment:
         path = self._namespaces / record.uid
         await netns.create(path)
         await self._protect(network)
@@ -104,7 +114,7 @@ class CniNetwork:
         addresses = pod_addresses(result)
         link = await wire.join(path, addresses, owner=record.tap_uid)
         attachment = self._attachment(record, path, link, addresses, result)
-        await self._write(replace(record, phase=Phase.ATTACHED, result=result.raw, attachment=attachment))
+        await self._write(replace(record, phase=goal, result=result.raw, attachment=attachment))
         return attachment
 
     async def _write(self, record: Record) -> None:
@@ -160,13 +170,69 @@ class CniNetwork:
 
     @property
     def prepares(self) -> bool:
-        return False
+        """See `Network.prepares`."""
+        return configured(self._settings) is None
 
     async def prepare(self, slot: str) -> Attachment:
-        raise UnsupportedError("this network prepares nothing")
+        """See `Network.prepare`. Idempotent per slot; ConflictError when a pod has it already."""
+        valid_uid(slot)
+        async with self._slots, self._locks.held(slot) as lock:
+            if known := await self._intact(slot, Phase.PREPARED):
+                return known
+            if (record := self._records.get(slot)) and record.phase is Phase.ATTACHED:
+                raise ConflictError(f"the network slot {slot} belongs to the pod {record.pod}")
+            network = self._network(())
+            if not network.builtin:
+                raise UnsupportedError(
+                    f"the network {network.name} prepares nothing", hint="its plugins look at the pod's name"
+                )
+            record = Record(slot, "", "", Phase.ADDING, network.raw)
+            return await self._anew(record, network, Phase.PREPARED, lock)
 
     async def adopt(self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = ()) -> Attachment:
-        raise UnsupportedError("this network prepares nothing")
+        """See `Network.adopt`. Waits for no other pod's attachment, and for no disk."""
+        valid_uid(slot)
+        published.validate(ports)
+        async with self._locks.held(slot) as lock:
+            record, attachment = await self._prepared(slot)
+            pod = replace(record, namespace=namespace, name=name, ports=ports, phase=Phase.ATTACHED)
+            if ports:
+                pod = await self._publish(record, pod, lock)
+            self._records.put(pod, durable=False)  # a reboot ends what it says
+            return attachment
+
+    async def _prepared(self, slot: str) -> tuple[Record, Attachment]:
+        record = self._records.get(slot)
+        if record is None or record.attachment is None or record.phase is not Phase.PREPARED:
+            raise NotFoundError(f"there is no prepared network slot {slot}")
+        try:
+            await wire.require_tap(record.attachment.netns)
+        except (CuboidError, OSError) as error:
+            raise NotFoundError(f"the prepared network slot {slot} is not whole any more") from error
+        return record, record.attachment
+
+    async def _publish(self, slot: Record, pod: Record, lock: int) -> Record:
+        """Claim and publish the ports; whatever fails, the slot is as before or, if that fails too, to be cleaned."""
+        made = parse_list(json.dumps(slot.network).encode(), f"the record of {slot.pod}")
+        network = ports_only(made)
+        pod = replace(pod, network=with_ports(made).raw)
+        try:
+            self._records.put(replace(pod, phase=Phase.PUBLISHING), durable=False)
+            await self._claim(pod)
+            result = await self._cni.add(network, self._container(pod, lock), previous=slot.result)
+            return replace(pod, result=result.raw)
+        except (CuboidError, OSError, asyncio.CancelledError):
+            await uninterrupted(self._unpublish(slot, pod, network, lock))
+            raise
+
+    async def _unpublish(self, slot: Record, pod: Record, network: NetworkList, lock: int) -> None:
+        try:
+            await self._cni.delete(network, self._container(pod, lock), slot.result)
+        except (CuboidError, OSError) as error:
+            log.warning("undoing published ports failed, `clean` will try again", pod=pod.pod, error=str(error))
+            return
+        self._claims.release(slot.uid)
+        self._records.put(slot, durable=False)
 
     async def detach(self, pod_uid: str) -> None:
         """See `Network.detach`."""
@@ -179,7 +245,7 @@ class CniNetwork:
 
     async def _undo(self, record: Record, lock: int) -> None:
         """DEL, then all that is ours. The record goes last: until then this can be repeated."""
-        whole = await self._intact(record.uid) is not None
+        whole = bool(record.whole) and await self._intact(record.uid, record.phase) is not None
         await self._write(replace(record, phase=Phase.DELETING))
         network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
         await self._cni.delete(network, self._container(record, lock), record.result)
@@ -203,20 +269,20 @@ class CniNetwork:
     async def check(self, pod_uid: str) -> None:
         """See `Network.check`. InvalidError if the pod is not attached, else what the broken part says."""
         record = self._records.get(pod_uid)
-        if record is None or record.attachment is None or record.phase is not Phase.ATTACHED:
+        if record is None or record.whole is None:
             raise InvalidError(f"the pod {pod_uid} is not attached to a network")
         network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
-        await wire.require_joined(record.attachment.netns)
-        await self._cni.check(network, self._container(record, None), record.attachment.result)
+        await wire.require_joined(record.whole.netns)
+        await self._cni.check(network, self._container(record, None), record.result or {})
 
     async def status(self) -> None:
         """Raises if no pod could be attached now: wrong configuration, a plugin missing or saying so."""
-        await self._cni.status(load_list(self._settings, self._ipam))
+        network = load_list(self._settings, self._ipam)
+        await self._cni.status(with_ports(network) if network.builtin else network)
 
     def attachments(self) -> dict[str, Attachment]:
         """See `Network.attachments`."""
-        whole = (r for r in self._records.all() if r.phase is Phase.ATTACHED)
-        return {record.uid: record.attachment for record in whole if record.attachment}
+        return {record.uid: record.whole for record in self._records.all() if record.whole}
 
     async def clean(self, known: set[str]) -> list[str]:
         """See `Network.clean`. What cannot be undone now is logged and stays recorded for the next time."""

@@ -20,6 +20,8 @@ _UID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")  # it becomes a file name
 
 class Phase(enum.StrEnum):
     ADDING = "adding"  # anything may exist
+    PREPARED = "prepared"  # whole, and nobody's yet
+    PUBLISHING = "publishing"  # being given to a pod: ports may be claimed, rules may exist
     ATTACHED = "attached"
     DELETING = "deleting"  # anything may exist
 
@@ -40,7 +42,13 @@ class Record:
 
     @property
     def pod(self) -> str:
-        return f"{self.namespace}/{self.name}"
+        """For people."""
+        return f"{self.namespace}/{self.name}" if self.name else f"slot {self.uid}"
+
+    @property
+    def whole(self) -> Attachment | None:
+        """The attachment, unless its making or its undoing may have been interrupted."""
+        return self.attachment if self.phase in (Phase.PREPARED, Phase.ATTACHED) else None
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)

@@ -50,9 +50,14 @@ async def join(path: Path, addresses: Sequence[str], *, owner: int) -> Link:
 
 async def require_joined(path: Path) -> None:
     """UnavailableError if the namespace, the tap or the rules are gone."""
+    await require_tap(path)
+    await _nft(path, f"list table netdev {TABLE}\n")
+
+
+async def require_tap(path: Path) -> None:
+    """The part of `require_joined` that starts no process."""
     if not netns.exists(path) or not await netns.run_in(path, lambda: tap.present(TAP)):
         raise UnavailableError(f"the tap of {path} is gone")
-    await _nft(path, f"list table netdev {TABLE}\n")
 
 
 async def _nft(path: Path, script: str) -> None:

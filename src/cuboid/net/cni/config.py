@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cuboid.net.settings import NetSettings
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _TYPE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
+_PORTMAP: dict[str, Any] = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class NetworkList:
     plugins: tuple[dict[str, Any], ...]
     disable_check: bool = False
     disable_gc: bool = False
+    builtin: bool = False
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def types(self) -> list[str]:
@@ -78,15 +80,20 @@ def _version(raw: dict[str, Any], source: str) -> str:
 
 def load_list(settings: NetSettings, ipam_folder: Path) -> NetworkList:
     """The first configuration in the folder by name, as all runtimes do it; the built-in network if there is none."""
-    folder = Path(settings.config_folder)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix in (".conflist", ".conf", ".json"):
-            return parse_list(path.read_bytes(), str(path))
+    if path := configured(settings):
+        return parse_list(path.read_bytes(), str(path))
     return default_list(settings, ipam_folder)
 
 
+def configured(settings: NetSettings) -> Path | None:
+    """The configuration that replaces the built-in network."""
+    folder = Path(settings.config_folder)
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return next((path for path in paths if path.suffix in (".conflist", ".conf", ".json")), None)
+
+
 def default_list(settings: NetSettings, ipam_folder: Path) -> NetworkList:
-    """One bridge on the host, host-local addresses, masquerading, published ports."""
+    """One bridge on the host, host-local addresses, masquerading. Pods with published ports have `with_ports` of it."""
     bridge: dict[str, Any] = {
         "type": "bridge",
         "bridge": settings.bridge,
@@ -102,10 +109,20 @@ def default_list(settings: NetSettings, ipam_folder: Path) -> NetworkList:
         {"type": "firewall", "backend": "iptables"},
         # The guest has the address; the host's kernel in the pod's namespace must neither answer for it nor route.
         {"type": "tuning", "sysctl": {"net.ipv4.conf.all.arp_ignore": "8", "net.ipv4.ip_forward": "0"}},
-        {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
     ]
     raw = {"cniVersion": "1.0.0", "name": "cuboid", "plugins": plugins}
-    return parse_list(json.dumps(raw).encode(), "the built-in network (settings [net])")
+    return replace(parse_list(json.dumps(raw).encode(), "the built-in network (settings [net])"), builtin=True)
+
+
+def with_ports(network: NetworkList) -> NetworkList:
+    """The built-in network with the plugin that publishes ports: without any it would be a process for nothing."""
+    plugins = [*network.plugins, _PORTMAP]
+    return replace(network, plugins=tuple(plugins), raw={**network.raw, "plugins": plugins})
+
+
+def ports_only(network: NetworkList) -> NetworkList:
+    """What is still to be run for an attachment of the built-in network that was made without ports."""
+    return replace(network, plugins=(_PORTMAP,), raw={**network.raw, "plugins": [_PORTMAP]})
 
 
 def _ipam(settings: NetSettings, folder: Path) -> dict[str, Any]:
