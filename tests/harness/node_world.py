@@ -24,6 +24,8 @@ from cuboid.node.settings import NodeSettings
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.steps.tools import Tools
 from cuboid.node.volumes import VolumeRefresher
+from cuboid.node.warm.machines import Bounds, WarmMachines
+from cuboid.node.warm.templates import Templates
 from cuboid.storage.fake import FakeDisks
 from cuboid.vmm.base import Boot
 from cuboid.vmm.fake import FakeDriver, FakeHost
@@ -292,11 +294,21 @@ class Host:
         return vm
 
     def tools(self, settings: NodeSettings = SETTINGS) -> Tools:
+        gate, clock = BootGate(4), SystemClock()
+        templates = Templates(
+            self.folder / "templates", self.driver, _client, clock, boot_seconds=settings.boot_seconds,
+            keep=settings.templates,
+        )  # fmt: skip
+        bounds = Bounds(settings.warm_min, settings.warm_max, settings.warm_percent, machine_mib=1)
+        warm = WarmMachines(
+            templates, self.driver, self.network, self.disks, _client, gate, clock, bounds=bounds,
+            image=self.folder / "rehearsal.erofs", boot_seconds=settings.boot_seconds,
+        )  # fmt: skip
         return Tools(
             settings=settings, driver=self.driver, network=self.network, disks=self.disks, images=self.images,
             objects=self.objects, api=self.api, recorder=self.recorder, refresher=VolumeRefresher(self.objects),
             guest=_client, boot=Boot(self.kernel, self.kernel), small_boot=Boot(self.kernel, self.kernel),
-            gate=BootGate(4), clock=SystemClock(), node="node",
+            gate=gate, templates=templates, warm=warm, clock=clock, node="node",
             host_ip="192.0.2.1", cpus=2,
         )  # fmt: skip
 

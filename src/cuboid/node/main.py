@@ -27,6 +27,7 @@ from cuboid.node.events import EventRecorder
 from cuboid.node.kube_api import KubeApi, KubeObjects
 from cuboid.node.kubelet.app import kubelet_app, sweep_spool
 from cuboid.node.kubelet.serve import Keys, serve_kubelet
+from cuboid.node.metrics import NodeMetrics
 from cuboid.node.settings import NodeSettings
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.steps.tools import Tools
@@ -107,12 +108,17 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
     objects.on_change = refresher.changed
     recorder = EventRecorder(api, name)
     accel = driver.capabilities().accel
+    metrics, gate = NodeMetrics(), BootGate(settings.boot_slots(accel))
+    network, disks, small = parts.network(paths), parts.disks(paths), parts.boot(settings, small=True)
+    templates = parts.templates(paths, settings, driver, clock)
+    warm = parts.warm(paths, settings, templates, driver, network, disks, gate, metrics, clock)
+    warm.favour(parts.ordinary_shape(settings, small, driver))
     tools = Tools(
-        settings=settings, driver=driver, network=parts.network(paths), disks=parts.disks(paths),
+        settings=settings, driver=driver, network=network, disks=disks,
         images=parts.images(paths), objects=objects, api=api, recorder=recorder, refresher=refresher,
-        guest=parts.guest, boot=parts.boot(settings), small_boot=parts.boot(settings, small=True),
-        gate=BootGate(settings.boot_slots(accel)), clock=clock,
-        node=name, host_ip=settings.address, cpus=os.cpu_count() or 1,
+        guest=parts.guest, boot=parts.boot(settings), small_boot=small,
+        gate=gate, templates=templates, warm=warm, clock=clock,
+        node=name, host_ip=settings.address, cpus=os.cpu_count() or 1, metrics=metrics,
     )  # fmt: skip
     daemon = NodeDaemon(tools, paths.state)
     daemon.accel_reason = (await driver.probe()).reason

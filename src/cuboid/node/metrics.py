@@ -21,6 +21,12 @@ class NodeMetrics:
         ProcessCollector(registry=self.registry)
         self.pods = Gauge("cuboid_node_pods", "Pods of this node", registry=self.registry)
         self.starts = Counter("cuboid_pod_starts", "Pods started", ["driver", "start"], registry=self.registry)
+        self.warm_takes = Counter(
+            "cuboid_warm_takes", "Starts that could take a machine made ahead", ["result"], registry=self.registry
+        )
+        self.warm_seconds = Histogram(
+            "cuboid_warm_make_seconds", "Making a machine ahead", buckets=START_BUCKETS, registry=self.registry
+        )
         self.failures = Counter("cuboid_pod_failures", "Pods that failed", ["reason"], registry=self.registry)
         self.start_seconds = Histogram(
             "cuboid_pod_start_seconds", "From admission to the first start of all containers", ["start"],
@@ -31,6 +37,13 @@ class NodeMetrics:
         """A machine and its containers came up, `seconds` after the start's beginning."""
         self.starts.labels(driver, start).inc()
         self.start_seconds.labels(start).observe(seconds)
+
+    def warm(self, what: str, seconds: float) -> None:
+        """`hit`, `miss`, or `made` with the seconds that it took."""
+        if what == "made":
+            self.warm_seconds.observe(seconds)
+        else:
+            self.warm_takes.labels(what).inc()
 
     def failed(self, reason: str) -> None:
         self.failures.labels(reason).inc()

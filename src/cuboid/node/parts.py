@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,16 +15,25 @@ from cuboid.guest.client import AgentClient
 from cuboid.images.base import ImageStore
 from cuboid.images.settings import ImageSettings
 from cuboid.images.store import LocalImageStore
+from cuboid.kube.types import pod as parse_pod
 from cuboid.lib.aio import TaskSet
+from cuboid.lib.clock import Clock
 from cuboid.lib.errors import CuboidError, InvalidError, UnsupportedError
 from cuboid.lib.log import get_log
 from cuboid.lib.paths import Paths
 from cuboid.lib.settings import load
+from cuboid.net.base import Network
 from cuboid.net.network import CniNetwork
 from cuboid.net.settings import NetSettings
+from cuboid.node.metrics import NodeMetrics
 from cuboid.node.records import Records
 from cuboid.node.recover import TAKEN_DOWN
 from cuboid.node.settings import NodeSettings
+from cuboid.node.sizing import size_of
+from cuboid.node.steps.gate import BootGate
+from cuboid.node.warm.machines import Bounds, WarmMachines
+from cuboid.node.warm.shape import Shape
+from cuboid.node.warm.templates import Templates
 from cuboid.storage.base import Disks
 from cuboid.storage.disks import LocalDisks
 from cuboid.storage.settings import StorageSettings
@@ -31,6 +41,7 @@ from cuboid.vmm.base import Boot, Driver
 from cuboid.vmm.settings import VmmSettings
 
 log = get_log(__name__)
+WARM_MIB = 64  # host memory of a machine that waits, about (docs/design/0012)
 
 
 def boot(settings: NodeSettings, *, small: bool = False) -> Boot:
@@ -106,6 +117,31 @@ def images(paths: Paths) -> ImageStore:
 
 def guest(path: Path, on_event: EventHook, *, on_final: Callable[[CuboidError], None]) -> Guest:
     return AgentClient(path, on_event, on_final=on_final)
+
+
+def templates(paths: Paths, settings: NodeSettings, driver: Driver, clock: Clock) -> Templates:
+    return Templates(
+        paths.state / "templates", driver, guest, clock, boot_seconds=settings.boot_seconds, keep=settings.templates
+    )
+
+
+def warm(
+    paths: Paths, settings: NodeSettings, known: Templates, driver: Driver, pods: Network, volumes: Disks,
+    gate: BootGate, metrics: NodeMetrics, clock: Clock,
+) -> WarmMachines:  # fmt: skip
+    bounds = Bounds(settings.warm_min, settings.warm_max, settings.warm_percent, machine_mib=WARM_MIB)
+    return WarmMachines(
+        known, driver, pods, volumes, guest, gate, clock, bounds=bounds, image=paths.state / "templates.image",
+        boot_seconds=settings.boot_seconds, told=metrics.warm,
+    )  # fmt: skip
+
+
+def ordinary_shape(settings: NodeSettings, small: Boot, driver: Driver) -> Shape:
+    """Of a pod with one container that asks for nothing."""
+    plain = parse_pod({"metadata": {"name": "plain"}, "spec": {"containers": [{"name": "plain", "image": "plain"}]}})
+    least = driver.capabilities().min_memory_mib
+    size = size_of(plain, settings, host_cpus=os.cpu_count() or 1, min_memory_mib=least)
+    return Shape(small, size.vcpus, size.memory_mib)
 
 
 async def clean_host(paths: Paths, settings: NodeSettings) -> None:

@@ -13,9 +13,8 @@ from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox.state import VmStage
 from cuboid.node.steps import machine
 from cuboid.node.steps.tools import Tools
-from cuboid.node.steps.work import vm_id
 from cuboid.node.worker import PodWorker
-from cuboid.vmm.base import Vm
+from cuboid.vmm.base import State, Vm
 
 log = get_log(__name__)
 RECOVER_SECONDS = 10.0
@@ -45,6 +44,7 @@ async def recover(tools: Tools, worker: PodWorker, record: Record, *, boot_id: s
             network=network,
             disk=worker.uid in tools.disks.writable_pods(),
             vm=vm is not None,
+            vm_frozen=vm is not None and vm.state in (State.CREATED, State.PAUSED),
             rebooted=rebooted,
             taken_down=down,
         )
@@ -61,19 +61,19 @@ async def _vm(tools: Tools, record: Record) -> Vm | None:
     except (CuboidError, OSError) as error:
         log.warning("VM not found again", pod=sandbox.plan.name, error=str(error))
         return None
-    if vm is not None and vm.id != vm_id(sandbox.plan.uid, sandbox.machine.attempt):
+    if vm is not None and handle.get("attempt") != sandbox.machine.attempt:
         await vm.kill()  # of an attempt before: its successor had been begun
         return None
     return vm
 
 
 async def _network(tools: Tools, worker: PodWorker, rebooted: bool) -> bool:
-    if worker.uid not in tools.network.attachments():
+    if worker.work.network_id not in tools.network.attachments():
         return False
     if not rebooted:
         return True
     try:  # namespaces do not survive a reboot, the records of addresses do
-        await within(CLEAN_SECONDS, tools.network.detach(worker.uid), "detaching the network")
+        await within(CLEAN_SECONDS, tools.network.detach(worker.work.network_id), "detaching the network")
     except (CuboidError, OSError) as error:
         log.warning("network of before the reboot not released", pod=worker.uid, error=str(error))
     return False
@@ -83,9 +83,10 @@ async def clean(tools: Tools, workers: Iterable[PodWorker]) -> None:
     """Remove what no pod on record owns. What fails is logged and left to the next start."""
     workers = list(workers)
     known = {worker.uid for worker in workers}
+    networks = {worker.work.network_id for worker in workers}
     steps: dict[str, Callable[[], Awaitable[list[str]]]] = {
         "VMs": lambda: _clean_vms(tools, workers),
-        "network": lambda: _clean_network(tools, known),
+        "network": lambda: _clean_network(tools, networks),
         "disks": lambda: _clean_disks(tools, known),
         "images": lambda: _clean_images(tools, known),
     }
@@ -112,7 +113,7 @@ async def _clean_vms(tools: Tools, workers: list[PodWorker]) -> list[str]:
 
 
 def _present_vms(workers: list[PodWorker]) -> set[str]:
-    return {vm_id(worker.uid, worker.state.machine.attempt) for worker in workers}
+    return {known for worker in workers for known in worker.work.vm_ids(worker.state.machine.attempt)}
 
 
 async def _clean_network(tools: Tools, known: set[str]) -> list[str]:

@@ -24,6 +24,10 @@ class NodeSettings:
     boots: int = setting(
         0, why="VMs that may boot at once; 0: one more than the host has CPUs, and four times that with KVM"
     )
+    templates: int = setting(8, why="templates kept, about 30 MiB of disk each; 0: every machine boots")
+    warm_min: int = setting(2, why="machines that always wait for pods of the most ordinary size")
+    warm_max: int = setting(32, why="machines that wait at most, of all sizes together; 0: none is made ahead")
+    warm_percent: int = setting(10, unit="%", why="share of the host's free memory that waiting machines may take")
     boot_seconds: float = setting(60.0, unit="s", why="deadline from the start of a VM to its agent's first answer")
     network_seconds: float = setting(60.0, unit="s", why="deadline for attaching a pod to its network")
     disk_seconds: float = setting(60.0, unit="s", why="deadline for making a pod's disks")

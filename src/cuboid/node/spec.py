@@ -12,10 +12,11 @@ from cuboid.kube import quantity
 from cuboid.kube.types import Pod, Volume, named_volume, nfs_volume
 from cuboid.lib.errors import InvalidError, UnsupportedError
 from cuboid.net.base import Attachment, PortMapping
+from cuboid.node.warm.shape import read_only_serial, writable_serial
 from cuboid.storage import nfs
 from cuboid.vmm.base import Disk
 
-WRITABLE = "rw"
+WRITABLE = writable_serial(0)
 CLUSTER_DOMAIN = "cluster.local"
 MAX_NAMESERVERS, MAX_SEARCH = 3, 32  # resolv.conf(5), Kubernetes' limits
 POWERFUL = {"ALL", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE"}
@@ -43,8 +44,8 @@ def devices(pod: Pod, images: Mapping[str, Image]) -> Devices:
     ids = dict.fromkeys(image.id for image in images.values())
     named = [volume.name for volume in pod.spec.volumes if named_volume(volume)]
     return Devices(
-        {image_id: f"img{number}" for number, image_id in enumerate(ids)},
-        {name: f"vol{number}" for number, name in enumerate(named)},
+        {image_id: read_only_serial(number) for number, image_id in enumerate(ids)},
+        {name: writable_serial(number + 1) for number, name in enumerate(named)},
     )
 
 
@@ -99,7 +100,8 @@ def domain(pod: Pod) -> str:
 
 def setup(
     pod: Pod, attachment: Attachment, found: Devices, files: Mapping[str, Sequence[pb.File]],
-    *, now: float, entropy: bytes, mounts: Mapping[str, pb.NfsVolume],
+    *, now: float, entropy: bytes, mounts: Mapping[str, pb.NfsVolume], restored: bool = False,
+    machine_id: str = "", boot_id: str = "",
 ) -> pb.Setup:  # fmt: skip
     """`files` of configMap-like volumes and `mounts` of NFS ones, both by volume name."""
     fqdn = f"{hostname(pod)}.{domain(pod)}" if domain(pod) else ""
@@ -109,14 +111,14 @@ def setup(
         domainname=domain(pod),
         hosts=_hosts(pod, attachment.ip, fqdn),
         resolver=resolver(pod, attachment),
-        interfaces=[_interface(attachment)],
+        interfaces=[interface(attachment, restored=restored)],
         sysctls={s.name: s.value for s in (security.sysctls if security else [])},
         images=[pb.Device(name=image_id, serial=serial) for image_id, serial in found.images.items()],
         writable=pb.Device(name=WRITABLE, serial=WRITABLE),
         volumes=[_volume(pod, volume, found, files, mounts) for volume in pod.spec.volumes],
         now_unix_ns=int(now * 1e9), entropy=entropy,
         share_process_namespace=pod.spec.share_process_namespace,
-        pod_ip=attachment.ip,
+        pod_ip=attachment.ip, machine_id=machine_id, boot_id=boot_id,
     )  # fmt: skip
 
 
@@ -125,9 +127,11 @@ def _hosts(pod: Pod, ip: str, fqdn: str) -> list[pb.Host]:
     return [*own, *(pb.Host(ip=alias.ip, names=alias.hostnames) for alias in pod.spec.host_aliases)]
 
 
-def _interface(attachment: Attachment) -> pb.Interface:
+def interface(attachment: Attachment, *, restored: bool = False) -> pb.Interface:
+    """A restored machine's device still has its template's address: it is found by its name in the kernel."""
     return pb.Interface(
-        mac=attachment.mac, name="eth0", mtu=attachment.mtu, addresses=attachment.addresses,
+        mac=attachment.mac, name="eth0", device="eth0" if restored else "", mtu=attachment.mtu,
+        addresses=attachment.addresses,
         routes=[pb.IpRoute(destination=route.destination, gateway=route.gateway) for route in attachment.routes],
     )  # fmt: skip
 

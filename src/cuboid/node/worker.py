@@ -12,7 +12,7 @@ from cuboid.kube.names import ADMITTED_AT, BOUND_AT
 from cuboid.kube.types import Pod
 from cuboid.kube.types import pod as parse_pod
 from cuboid.lib.aio import TaskSet
-from cuboid.lib.errors import UnavailableError
+from cuboid.lib.errors import ConflictError, UnavailableError
 from cuboid.lib.log import get_log
 from cuboid.node import status
 from cuboid.node.receipt import Timeline
@@ -53,7 +53,8 @@ class PodWorker:
         self._status = StatusWriter(tools.api, meta.namespace, meta.name, meta.uid, self._render)
         self.work = PodWork(
             tools=tools, pod=pod, folder=records.folder(meta.uid), post=self.post, submit=self.submit,
-            state=lambda: self.state, remember=self._remember, last_status=self._last_status, tasks=tasks,
+            state=lambda: self.state, remember=self._remember, handle=lambda: self._record.handle or {},
+            last_status=self._last_status, tasks=tasks,
             timeline=Timeline(tools.clock),
         )  # fmt: skip
         self.work.timeline.began(meta.annotations.get(ADMITTED_AT, ""), meta.annotations.get(BOUND_AT, ""))
@@ -82,6 +83,10 @@ class PodWorker:
         return [container.name for container in self.state.plan.containers]
 
     def guest(self) -> Guest:
+        """ConflictError while the pod is paused: its guest would not answer."""
+        if self.state.frozen:
+            name = self.pod.metadata.name
+            raise ConflictError(f"pod {name} is paused: its machine stands still", hint=f"cuboid resume {name}")
         return self.work.require_guest()
 
     def running(self, container: str) -> bool:
@@ -96,14 +101,16 @@ class PodWorker:
 
     @property
     def out_of_touch(self) -> bool:
-        """The VM is up, but its agent cannot be spoken with."""
+        """The VM is up and not paused, but its agent cannot be spoken with."""
         guest = self.work.guest
-        return self.state.machine.stage is VmStage.UP and (guest is None or not guest.connected)
+        return (
+            not self.state.frozen and self.state.machine.stage is VmStage.UP and (guest is None or not guest.connected)
+        )
 
     @property
     def connecting(self) -> bool:
         """There is a VM, and its agent is about to be spoken with."""
-        return self.work.vm is not None and self.state.machine.stage is VmStage.SETTING_UP
+        return self.work.vm is not None and not self.state.frozen and self.state.machine.stage is VmStage.SETTING_UP
 
     def unreachable(self) -> ev.VmEnded:
         attempt, text = self.state.machine.attempt, "the guest's agent does not answer"
@@ -198,8 +205,8 @@ class PodWorker:
                     log.error("cannot write a pod's record", pod=self.pod.metadata.name, error=str(error))
                 await asyncio.sleep(SAVE_RETRY_SECONDS)
 
-    async def _remember(self, vm: Vm) -> None:
-        self._record.handle = vm.handle()
+    async def _remember(self, vm: Vm, attempt: int, start: str) -> None:
+        self._record.handle = {**vm.handle(), "attempt": attempt, "start": start}
         await self._save()
 
     def _render(self, conditions: list[dict[str, Any]]) -> dict[str, Any]:

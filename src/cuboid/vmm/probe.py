@@ -108,6 +108,11 @@ def guest_program() -> bytes:
         + b"\x0f\x05"  # syscall
         + b"\xeb\xfe"  # jmp to itself: PID 1 must not return
     )  # fmt: skip
+    return static_program(code)
+
+
+def static_program(code: bytes) -> bytes:
+    """An x86-64 ELF executable that is nothing but this code, entered at its first byte; it is not writable."""
     size = 64 + 56 + len(code)
     header = b"\x7fELF\x02\x01\x01" + bytes(9)
     header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, _BASE + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0)

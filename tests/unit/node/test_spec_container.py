@@ -225,7 +225,7 @@ def test_volumes_of_every_kind() -> None:
     call = setup(pod, files={"secret": [pb.File(path="k")]})
     disk, memory, secret, named = call.volumes
     assert (disk.disk.size_bytes, memory.memory.size_bytes) == (1 << 30, 16 << 20)
-    assert secret.files.memory and (named.block.serial, named.fs_group) == ("vol0", 5)
+    assert secret.files.memory and (named.block.serial, named.fs_group) == ("rw1", 5)
     assert spec.named_volumes(pod) == [spec.NamedVolumeUse("named", "data", 2 << 30)]
 
 
@@ -262,7 +262,7 @@ def test_disks_have_serials_that_stay_the_same() -> None:
     pod = make_pod()
     found = spec.devices(pod, {"a": image, "b": other, "c": image})
     disks = spec.disks(found, {"a": image, "b": other, "c": image}, Path("/w"), {})
-    assert [(d.serial, d.read_only) for d in disks] == [("img0", True), ("img1", True), ("rw", False)]
+    assert [(d.serial, d.read_only) for d in disks] == [("ro0", True), ("ro1", True), ("rw0", False)]
 
 
 def test_published_ports_of_all_containers() -> None:

@@ -12,7 +12,6 @@ from cuboid.node.steps.work import PodWork
 
 log = get_log(__name__)
 CALL_SECONDS = 10.0
-START = "cold"  # how a machine comes up
 
 
 async def write_receipt(work: PodWork, order: do.WriteReceipt) -> None:
@@ -20,10 +19,10 @@ async def write_receipt(work: PodWork, order: do.WriteReceipt) -> None:
         work.timeline.since("ready", "container")
     accel = work.tools.driver.capabilities().accel
     driver = work.tools.driver.name
-    receipt = work.timeline.receipt(driver, accel)
+    receipt = work.timeline.receipt(driver, accel, start=work.start)
     if order.attempt != work.counted_start:
         work.counted_start = order.attempt
-        work.tools.metrics.started(driver, START, work.timeline.total)
+        work.tools.metrics.started(driver, work.start, work.timeline.total)
     meta = work.pod.metadata
     try:
         call = work.tools.api.annotate_pod(meta.namespace, meta.name, meta.uid, {names.RECEIPT: receipt})

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from cuboid.images.base import Image
 from cuboid.lib.aio import within
-from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, UnsupportedError
+from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, NotFoundError, UnsupportedError
+from cuboid.lib.log import get_log
+from cuboid.net.base import Attachment
 from cuboid.node import spec
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.steps.credentials import credentials_for
 from cuboid.node.steps.work import PodWork
 from cuboid.node.volumes import VolumeError, is_files_volume, volume_files
+from cuboid.node.warm.machines import WarmMachine
 
+log = get_log(__name__)
 NEVER_TRY_AGAIN = (InvalidError, UnsupportedError)
 RELEASE_SECONDS = 60.0
 LET_GO_SECONDS = 5.0  # for a pod that ends to let go of its volumes and ports
@@ -30,21 +35,46 @@ def text(error: BaseException) -> str:
 async def attach_network(work: PodWork, _: do.AttachNetwork) -> ev.Event:
     try:
         with work.timeline.phase("network"):
-            meta = work.pod.metadata
-            ports, network = spec.port_mappings(work.pod), work.tools.network
-            attaching = when_let_go(
-                lambda: network.attach(meta.uid, namespace=meta.namespace, name=meta.name, ports=ports)
-            )
-            work.attachment = await within(work.tools.settings.network_seconds, attaching, "attaching the network")
+            work.attachment = await within(work.tools.settings.network_seconds, _attach(work), "attaching the network")
     except (CuboidError, OSError) as error:
         reason = getattr(error, "reason", "NetworkFailed")
         fatal = isinstance(error, NEVER_TRY_AGAIN) or reason == "PortTaken"
         return ev.NetworkFailed(at=work.now, reason=reason, message=text(error), fatal=fatal)
-    return ev.NetworkAttached(at=work.now, ips=tuple(a.partition("/")[0] for a in work.attachment.addresses))
+    return ev.NetworkAttached(
+        at=work.now, ips=tuple(a.partition("/")[0] for a in work.attachment.addresses), id=work.attachment.pod_uid
+    )
+
+
+async def _attach(work: PodWork) -> Attachment:
+    """The network of a machine that waits for such a pod, or one of its own."""
+    meta, ports, network = work.pod.metadata, spec.port_mappings(work.pod), work.tools.network
+    while (machine := _waiting(work)) is not None:
+        adopting = partial(network.adopt, machine.slot, namespace=meta.namespace, name=meta.name, ports=ports)
+        try:
+            found = await when_let_go(adopting)
+        except NotFoundError as error:
+            log.warning("a waiting machine has lost its network", vm=machine.vm.id, error=text(error))
+            await work.tools.warm.discard(machine)
+        except BaseException:
+            work.tools.warm.give_back(machine)
+            raise
+        else:
+            work.warm = machine
+            return found
+    return await when_let_go(lambda: network.attach(meta.uid, namespace=meta.namespace, name=meta.name, ports=ports))
+
+
+def _waiting(work: PodWork) -> WarmMachine | None:
+    try:
+        shape = work.shape
+    except InvalidError:  # the disk's step says so
+        return None
+    return work.tools.warm.take(shape) if shape is not None else None
 
 
 async def detach_network(work: PodWork, _: do.DetachNetwork) -> ev.Event:
-    await within(RELEASE_SECONDS, work.tools.network.detach(work.uid), "detaching the network")
+    await work.drop_warm()
+    await within(RELEASE_SECONDS, work.tools.network.detach(work.network_id), "detaching the network")
     work.attachment = None
     return ev.NetworkDetached(at=work.now)
 

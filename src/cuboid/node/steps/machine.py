@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import uuid
+from dataclasses import replace
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import Guest
@@ -18,8 +21,10 @@ from cuboid.node.steps import guest_events
 from cuboid.node.steps.host import acquire, text
 from cuboid.node.steps.work import PodWork, vm_id
 from cuboid.node.volumes import VolumeError, is_files_volume, volume_files
+from cuboid.node.warm.machines import WarmMachine
+from cuboid.node.warm.shape import MTU
 from cuboid.storage import nfs
-from cuboid.vmm.base import EndCause, Ended, HostLimits, Nic, State, Vm, VmSpec
+from cuboid.vmm.base import Disk, EndCause, Ended, HostLimits, Nic, State, Vm, VmSpec
 
 log = get_log(__name__)
 ENTROPY = 32  # bytes
@@ -34,14 +39,15 @@ HASTY_SECONDS = 1.0  # for the logs of a VM that is ended without grace
 
 
 async def create_vm(work: PodWork, order: do.CreateVm) -> ev.Event:
-    """Wait for a slot, make the VM, put its handle on record, start it."""
+    """Wait for a slot, get a VM, put its handle on record, let it run."""
     work.slot = await work.tools.gate.enter()
     try:
         with work.timeline.phase("vmm"):
-            vm = await work.tools.driver.create(await _spec(work, order.attempt))
-            await work.remember(vm)
+            vm, start = await _machine(work, order.attempt)
+            await work.remember(vm, order.attempt, start)
+            work.fresh = order.attempt
             watch(work, vm, order.attempt)
-            await vm.start()
+            await (vm.start() if vm.state is State.CREATED else vm.resume())
     except (CuboidError, OSError) as error:
         work.leave_gate()
         fatal = isinstance(error, InvalidError | UnsupportedError) and not isinstance(error, NotFoundError)
@@ -50,21 +56,60 @@ async def create_vm(work: PodWork, order: do.CreateVm) -> ev.Event:
     return ev.VmCreated(at=work.now, attempt=order.attempt)
 
 
+async def _machine(work: PodWork, attempt: int) -> tuple[Vm, str]:
+    """The quickest that can be had, not running yet, and how it came up: warm, restored or cold."""
+    machine, work.warm = work.warm, None
+    if machine is not None:
+        try:
+            await _adopt(work, machine)
+        except (CuboidError, OSError) as error:
+            work.timeline.note(f"the waiting machine could not be used: {text(error)}")
+            await work.tools.warm.discard(machine, keep_network=True)
+        else:
+            return machine.vm, "warm"
+    wanted, shape = await _spec(work, attempt), work.shape
+    folder = work.tools.templates.find(shape) if shape is not None and wanted.nics[0].mtu <= MTU else None
+    if shape is not None and folder is not None:
+        try:
+            return await work.tools.driver.restore(
+                replace(wanted, disks=shape.filled(wanted.disks)), folder
+            ), "restored"
+        except (CuboidError, OSError) as error:
+            work.timeline.note(f"the template could not be restored: {text(error)}")
+            work.tools.templates.suspect(shape)
+    return await work.tools.driver.create(wanted), "cold"
+
+
+async def _adopt(work: PodWork, machine: WarmMachine) -> None:
+    """The pod's disks and limits for a machine that waits, and the pod's ear for its guest."""
+    work.timeline.note("the machine was made ahead")
+    for disk in await _disks(work):
+        await machine.vm.attach_disk(disk)
+    await machine.vm.set_limits(_limits(work))
+    attempt = work.state().machine.attempt
+    machine.relay.connect(guest_events.hook(work), lambda error: _cut_off(work, attempt, error))
+    work.guest = machine.guest
+
+
 async def _spec(work: PodWork, attempt: int) -> VmSpec:
-    tools, attachment, size = work.tools, work.require_attachment(), work.size
-    images = await work.require_images()
-    writable = await tools.disks.create_writable(work.uid, size.disk_bytes)
-    volumes = {use.volume: await acquire(work, use) for use in spec.named_volumes(work.pod)}
-    boot = tools.boot if spec.needs_all_modules(work.pod) else tools.small_boot
+    attachment, size = work.require_attachment(), work.size
     return VmSpec(
-        id=vm_id(work.uid, attempt), boot=boot, vcpus=size.vcpus, memory_mib=size.memory_mib,
-        disks=spec.disks(spec.devices(work.pod, images), images, writable, volumes),
-        nics=(Nic(attachment.tap, attachment.mac, attachment.mtu),), netns=attachment.netns,
-        limits=HostLimits(
-            cpu_millis=size.vcpus * 1000, pids=PIDS,
-            memory_mib=size.memory_mib + tools.driver.capabilities().overhead_mib,
-        ),
+        id=vm_id(work.uid, attempt), boot=work.boot, vcpus=size.vcpus, memory_mib=size.memory_mib,
+        disks=await _disks(work), nics=(Nic(attachment.tap, attachment.mac, attachment.mtu),),
+        netns=attachment.netns, limits=_limits(work),
     )  # fmt: skip
+
+
+async def _disks(work: PodWork) -> tuple[Disk, ...]:
+    images = await work.require_images()
+    writable = await work.tools.disks.create_writable(work.uid, work.size.disk_bytes)
+    volumes = {use.volume: await acquire(work, use) for use in spec.named_volumes(work.pod)}
+    return spec.disks(spec.devices(work.pod, images), images, writable, volumes)
+
+
+def _limits(work: PodWork) -> HostLimits:
+    size, overhead = work.size, work.tools.driver.capabilities().overhead_mib
+    return HostLimits(cpu_millis=size.vcpus * 1000, pids=PIDS, memory_mib=size.memory_mib + overhead)
 
 
 def watch(work: PodWork, vm: Vm, attempt: int) -> None:
@@ -92,9 +137,10 @@ async def set_up(work: PodWork, order: do.Setup) -> ev.Event:
     """Connect; set up unless that was done before a restart of ours; follow logs and volumes."""
     try:
         guest = await _connect(work, order.attempt)
-        known = await guest.list()
+        fresh, work.fresh = work.fresh == order.attempt, -1
+        known = pb.State() if fresh else await guest.list()
         if not known.set_up:
-            known = await _set_up(work, guest)
+            await _set_up(work, guest)
     except (CuboidError, OSError) as error:
         again = isinstance(error, VolumeError)
         fatal = isinstance(error, UnsupportedError)
@@ -125,12 +171,17 @@ async def _connect(work: PodWork, attempt: int) -> Guest:
         work.guest = work.tools.guest(
             work.vm.channel_path, guest_events.hook(work), on_final=lambda error: _cut_off(work, attempt, error)
         )
-    with work.timeline.phase("kernel"):
+    with work.timeline.phase("kernel" if work.start == "cold" else "agent"):
         ack = await work.guest.connect(timeout=work.tools.settings.boot_seconds)
-    if ack.boot_id != work.boot_id:
-        await work.close_pumps()
-        work.boot_id = ack.boot_id
+    await _is_boot(work, ack.boot_id)
     return work.guest
+
+
+async def _is_boot(work: PodWork, boot_id: str) -> None:
+    """Logs of an earlier boot of the pod's machine are not gone on with."""
+    if boot_id != work.boot_id:
+        await work.close_pumps()
+        work.boot_id = boot_id
 
 
 def _cut_off(work: PodWork, attempt: int, error: CuboidError) -> None:
@@ -139,17 +190,23 @@ def _cut_off(work: PodWork, attempt: int, error: CuboidError) -> None:
     work.post(event)
 
 
-async def _set_up(work: PodWork, guest: Guest) -> pb.State:
+async def _set_up(work: PodWork, guest: Guest) -> None:
     with work.timeline.phase("setup"):
         files = await read_files(work)
         attachment, images = work.require_attachment(), await work.require_images()
         call = spec.setup(
             work.pod, attachment, spec.devices(work.pod, images), files, now=work.now, entropy=os.urandom(ENTROPY),
-            mounts=await _nfs_mounts(work, attachment.ip),
+            mounts=await _nfs_mounts(work, attachment.ip), restored=work.start != "cold",
+            machine_id=machine_id(work.uid), boot_id=str(uuid.uuid4()),
         )  # fmt: skip
-        await guest.setup(call, timeout=work.tools.settings.call_seconds)
+        done = await guest.setup(call, timeout=work.tools.settings.call_seconds)
+        await _is_boot(work, done.boot_id)
     work.tools.refresher.track(work.pod, guest, work.facts, files)
-    return await guest.list()
+
+
+def machine_id(uid: str) -> str:
+    """The same in every machine of the pod, and in no other: 32 hexadecimal digits (machine-id(5))."""
+    return hashlib.sha256(f"cuboid machine-id {uid}".encode()).hexdigest()[:32]
 
 
 async def read_files(work: PodWork) -> dict[str, list[pb.File]]:
@@ -184,7 +241,9 @@ async def kill_vm(work: PodWork, order: do.KillVm) -> ev.Event:
     vm, work.vm = work.vm, None
     if vm is not None:
         await vm.kill()
-    await work.tools.driver.clean(vm_id(work.uid, order.attempt))
+    await work.drop_warm()
+    for known in sorted(work.vm_ids(order.attempt)):
+        await work.tools.driver.clean(known)
     work.leave_gate()
     return ev.VmGone(at=work.now, attempt=order.attempt)
 
@@ -192,7 +251,7 @@ async def kill_vm(work: PodWork, order: do.KillVm) -> ev.Event:
 async def _part(work: PodWork, *, clean: bool) -> None:
     """What should be done before the end, as far as guest and time allow."""
     guest = work.guest
-    if guest is None or not guest.connected or (work.vm is not None and work.vm.state is State.ENDED):
+    if guest is None or not guest.connected or (work.vm is not None and work.vm.state is not State.RUNNING):
         return
     seconds = work.tools.settings.drain_seconds if clean else HASTY_SECONDS
     try:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
-from cuboid.guest.base import EventHook, Guest
 from cuboid.images.base import ImageStore
 from cuboid.kube.types import Pod
 from cuboid.lib.clock import Clock
-from cuboid.lib.errors import CuboidError
 from cuboid.net.base import Network
 from cuboid.node.api import Api
 from cuboid.node.metrics import NodeMetrics
@@ -19,12 +15,11 @@ from cuboid.node.objects import ObjectReader
 from cuboid.node.settings import NodeSettings
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.volumes import VolumeRefresher
+from cuboid.node.warm.machines import WarmMachines
+from cuboid.node.warm.relay import GuestFactory
+from cuboid.node.warm.templates import Templates
 from cuboid.storage.base import Disks
 from cuboid.vmm.base import Boot, Driver
-
-
-class GuestFactory(Protocol):
-    def __call__(self, path: Path, on_event: EventHook, *, on_final: Callable[[CuboidError], None]) -> Guest: ...
 
 
 class Recorder(Protocol):
@@ -50,6 +45,8 @@ class Tools:
     boot: Boot
     small_boot: Boot  # for pods that need no modules but the most common: less memory, and faster
     gate: BootGate
+    templates: Templates
+    warm: WarmMachines
     clock: Clock
     node: str
     host_ip: str

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cuboid.guest.base import Guest
 from cuboid.images.base import Image
@@ -22,7 +23,9 @@ from cuboid.node.sandbox.state import Sandbox
 from cuboid.node.sizing import Size, size_of
 from cuboid.node.steps.gate import BootSlot
 from cuboid.node.steps.tools import Tools
-from cuboid.vmm.base import Vm
+from cuboid.node.warm.machines import WarmMachine
+from cuboid.node.warm.shape import Shape, shape_of
+from cuboid.vmm.base import Boot, Vm
 
 Submit = Callable[[ev.Event], Awaitable[None]]
 
@@ -41,11 +44,14 @@ class PodWork:
     post: Callable[[ev.Event], None]  # hand an event to the pod's queue
     submit: Submit  # the same; returns when it is durable, UnavailableError if it will not be
     state: Callable[[], Sandbox]
-    remember: Callable[[Vm], Awaitable[None]]  # make the VM's handle durable
+    remember: Callable[[Vm, int, str], Awaitable[None]]  # make the VM's handle durable, its attempt and how it came up
+    handle: Callable[[], dict[str, Any]]  # of the VM on record, with `attempt` and `start`; empty: none
     last_status: Callable[[], Awaitable[None]]  # write the status and wait for it
     tasks: TaskSet
     timeline: Timeline
     vm: Vm | None = None
+    warm: WarmMachine | None = None  # taken for this pod, its VM not yet used
+    fresh: int = -1  # attempt of a VM that nobody has spoken with yet
     guest: Guest | None = None
     attachment: Attachment | None = None
     images: dict[str, Image] = field(default_factory=dict)
@@ -59,6 +65,35 @@ class PodWork:
     @property
     def uid(self) -> str:
         return self.pod.metadata.uid
+
+    @property
+    def network_id(self) -> str:
+        """Under which the network knows the pod."""
+        return self.state().network_id or self.uid
+
+    @property
+    def start(self) -> str:
+        """How the pod's machine came up: cold, restored or warm."""
+        return str(self.handle().get("start", "cold"))
+
+    def vm_ids(self, attempt: int) -> set[str]:
+        """All ids that the VM of this attempt may have on the host: its own, and that of a machine made ahead."""
+        handle = self.handle()
+        known = {str(handle["id"])} if handle.get("attempt") == attempt else set()
+        return known | {vm_id(self.uid, attempt)}
+
+    @property
+    def boot(self) -> Boot:
+        return self.tools.boot if spec.needs_all_modules(self.pod) else self.tools.small_boot
+
+    @property
+    def shape(self) -> Shape | None:
+        """What the pod's machine can be restored from; None if it has to boot. InvalidError as `size`."""
+        size, containers = self.size, [*self.pod.spec.init_containers, *self.pod.spec.containers]
+        return shape_of(
+            self.boot, vcpus=size.vcpus, memory_mib=size.memory_mib, images=len({c.image for c in containers}),
+            writable=1 + len(spec.named_volumes(self.pod)),
+        )  # fmt: skip
 
     @property
     def now(self) -> float:
@@ -92,7 +127,7 @@ class PodWork:
     def require_attachment(self) -> Attachment:
         """The one of this run of the node agent, or the one on record."""
         if self.attachment is None:
-            self.attachment = self.tools.network.attachments().get(self.uid)
+            self.attachment = self.tools.network.attachments().get(self.network_id)
         if self.attachment is None:
             raise NotFoundError("the pod's network attachment is gone")
         return self.attachment
@@ -145,6 +180,12 @@ class PodWork:
         guest, self.guest = self.guest, None
         if guest is not None:
             await guest.close()
+
+    async def drop_warm(self) -> None:
+        """End a machine that was taken and never used. Its network is the pod's by now."""
+        machine, self.warm = self.warm, None
+        if machine is not None:
+            await self.tools.warm.discard(machine, keep_network=True)
 
     def leave_gate(self) -> None:
         slot, self.slot = self.slot, None
