@@ -85,6 +85,8 @@ class NodeDaemon:
             # Before new pods come in: theirs must not be taken for leftovers.
             await clean(self._tools, list(self._workers.values()))
             self._tasks.start(self._watch(), name="pods")
+            self._tasks.start(self._tools.templates.run(), name="templates")
+            self._tasks.start(self._tools.warm.run(), name="warm")
             await stop.wait()
             await self._leave()
 
