@@ -24,6 +24,17 @@ class Route:
 
 
 @dataclass(frozen=True)
+class Bandwidth:
+    """Limits of a pod's traffic in bits/s, to it and from it; 0 is no limit. `net.bandwidth` reads annotations."""
+
+    ingress: int = 0
+    egress: int = 0
+
+
+NO_LIMITS = Bandwidth()
+
+
+@dataclass(frozen=True)
 class Attachment:
     """A pod on its network. JSON-able by `to_json`/`from_json`."""
 
@@ -57,12 +68,14 @@ class Attachment:
 
 class Network(Protocol):
     async def attach(
-        self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0
-    ) -> Attachment:
+        self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0,
+        limits: Bandwidth = NO_LIMITS,
+    ) -> Attachment:  # fmt: skip
         """Namespace, CNI ADD, tap wired to the CNI interface. Idempotent per pod_uid. On failure nothing is left.
 
         ConflictError when a published port is taken (also by a process of the host), ExhaustedError when
-        addresses are out, InvalidError for a wrong network configuration, UnsupportedError when a plugin is missing.
+        addresses are out, InvalidError for a wrong network configuration, UnsupportedError when a plugin is missing
+        or the kernel cannot keep `limits`.
         """
         ...
 
@@ -76,10 +89,13 @@ class Network(Protocol):
         """An attachment for a pod to come, under the id `slot` (a UUID) instead of a pod's uid. Else as `attach`."""
         ...
 
-    async def adopt(self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = ()) -> Attachment:
-        """Give a prepared attachment to a pod. It keeps `slot` as its id, which the pod's record holds: nothing
-        durable is written here but `ports`, published now. ConflictError for a taken port, NotFoundError
-        if the slot is not whole; it stays prepared then."""
+    async def adopt(
+        self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (),
+        limits: Bandwidth = NO_LIMITS,
+    ) -> Attachment:  # fmt: skip
+        """Give a prepared attachment to a pod. It keeps `slot` as its id, which the pod's record holds: nothing durable
+        is written here. `ports` are published and `limits` set now. ConflictError for a taken port, NotFoundError if
+        the slot is not whole or was given away already; what fails leaves it as it was."""
         ...
 
     async def detach(self, pod_uid: str) -> None:

@@ -15,7 +15,7 @@ from cuboid.lib.errors import (
     UnsupportedError,
 )
 from cuboid.net import ports as published
-from cuboid.net.base import Attachment, PortMapping, Route
+from cuboid.net.base import NO_LIMITS, Attachment, Bandwidth, PortMapping, Route
 from cuboid.net.records import valid_uid
 
 
@@ -28,6 +28,7 @@ class FakeNetwork:
         self, subnet: str = "10.77.0.0/24", *, root: Path = Path("/fake/netns"), prepares: bool = True
     ) -> None:
         self._prepares = prepares
+        self.limits: dict[str, Bandwidth] = {}  # of the pods that are attached
         self.calls: list[tuple[str, str]] = []
         self._subnet = ipaddress.ip_network(subnet)
         self._root = root
@@ -51,8 +52,9 @@ class FakeNetwork:
             raise error
 
     async def attach(
-        self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0
-    ) -> Attachment:
+        self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0,
+        limits: Bandwidth = NO_LIMITS,
+    ) -> Attachment:  # fmt: skip
         valid_uid(pod_uid)
         published.validate(ports)
         self._called("attach", pod_uid)
@@ -63,6 +65,7 @@ class FakeNetwork:
         self._require_free(ports)
         attachment = self._attachment(pod_uid, self._free_address())
         self._attached[pod_uid] = (attachment, ports, f"{namespace}/{name}")
+        self.limits[pod_uid] = limits
         return attachment
 
     def _require_free(self, ports: tuple[PortMapping, ...]) -> None:
@@ -116,7 +119,10 @@ class FakeNetwork:
         self._attached[slot] = (attachment, (), "")
         return attachment
 
-    async def adopt(self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = ()) -> Attachment:
+    async def adopt(
+        self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (),
+        limits: Bandwidth = NO_LIMITS,
+    ) -> Attachment:  # fmt: skip
         valid_uid(slot)
         published.validate(ports)
         self._called("adopt", slot)
@@ -125,12 +131,14 @@ class FakeNetwork:
             raise NotFoundError(f"there is no prepared network slot {slot}")
         self._require_free(ports)
         self._attached[slot] = (attachment, ports, f"{namespace}/{name}")
+        self.limits[slot] = limits
         return attachment
 
     async def detach(self, pod_uid: str) -> None:
         valid_uid(pod_uid)
         self._called("detach", pod_uid)
         self._attached.pop(pod_uid, None)
+        self.limits.pop(pod_uid, None)
 
     async def check(self, pod_uid: str) -> None:
         self._called("check", pod_uid)
@@ -147,4 +155,5 @@ class FakeNetwork:
         gone = sorted(set(self._attached) - known)
         for uid in gone:
             del self._attached[uid]
+            self.limits.pop(uid, None)
         return gone

@@ -14,7 +14,7 @@ from cuboid.lib.linux import netns
 from cuboid.lib.log import get_log
 from cuboid.net import dns, guard, rules, wire
 from cuboid.net import ports as published
-from cuboid.net.base import Attachment, PortMapping, Route
+from cuboid.net.base import NO_LIMITS, Attachment, Bandwidth, PortMapping, Route
 from cuboid.net.cni.config import NetworkList, configured, load_list, parse_list, ports_only, with_ports
 from cuboid.net.cni.result import CniResult, Dns
 from cuboid.net.cni.runtime import CniRuntime, Container
@@ -49,8 +49,9 @@ class CniNetwork:
         self._guarded = False
 
     async def attach(
-        self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0
-    ) -> Attachment:
+        self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0,
+        limits: Bandwidth = NO_LIMITS,
+    ) -> Attachment:  # fmt: skip
         """See `Network.attach`."""
         valid_uid(pod_uid)
         published.validate(ports)
@@ -58,7 +59,7 @@ class CniNetwork:
             if known := await self._intact(pod_uid, Phase.ATTACHED):
                 return known
             network = self._network(ports)
-            record = Record(pod_uid, namespace, name, Phase.ADDING, network.raw, ports, tap_uid)
+            record = Record(pod_uid, namespace, name, Phase.ADDING, network.raw, ports, tap_uid, limits=limits)
             return await self._anew(record, network, Phase.ATTACHED, lock)
 
     def _network(self, ports: tuple[PortMapping, ...]) -> NetworkList:
@@ -113,6 +114,8 @@ class CniNetwork:
         result = await self._cni.add(network, self._container(record, lock), after_each=remember)
         addresses = pod_addresses(result)
         link = await wire.join(path, addresses, owner=record.tap_uid)
+        if record.limits != NO_LIMITS:
+            await wire.limit(path, record.limits)
         attachment = self._attachment(record, path, link, addresses, result)
         await self._write(replace(record, phase=goal, result=result.raw, attachment=attachment))
         return attachment
@@ -189,15 +192,18 @@ class CniNetwork:
             record = Record(slot, "", "", Phase.ADDING, network.raw)
             return await self._anew(record, network, Phase.PREPARED, lock)
 
-    async def adopt(self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = ()) -> Attachment:
+    async def adopt(
+        self, slot: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (),
+        limits: Bandwidth = NO_LIMITS,
+    ) -> Attachment:  # fmt: skip
         """See `Network.adopt`. Waits for no other pod's attachment, and for no disk."""
         valid_uid(slot)
         published.validate(ports)
         async with self._locks.held(slot) as lock:
             record, attachment = await self._prepared(slot)
-            pod = replace(record, namespace=namespace, name=name, ports=ports, phase=Phase.ATTACHED)
-            if ports:
-                pod = await self._publish(record, pod, lock)
+            pod = replace(record, namespace=namespace, name=name, ports=ports, limits=limits, phase=Phase.ATTACHED)
+            if ports or limits != NO_LIMITS:
+                pod = await self._equip(record, pod, attachment.netns, lock)
             self._records.put(pod, durable=False)  # a reboot ends what it says
             return attachment
 
@@ -211,25 +217,32 @@ class CniNetwork:
             raise NotFoundError(f"the prepared network slot {slot} is not whole any more") from error
         return record, record.attachment
 
-    async def _publish(self, slot: Record, pod: Record, lock: int) -> Record:
-        """Claim and publish the ports; whatever fails, the slot is as before or, if that fails too, to be cleaned."""
+    async def _equip(self, slot: Record, pod: Record, path: Path, lock: int) -> Record:
+        """Set the limits and publish the ports; whatever fails, the slot is as before or else `clean` undoes it."""
         made = parse_list(json.dumps(slot.network).encode(), f"the record of {slot.pod}")
-        network = ports_only(made)
-        pod = replace(pod, network=with_ports(made).raw)
+        if pod.ports:
+            pod = replace(pod, network=with_ports(made).raw)
         try:
             self._records.put(replace(pod, phase=Phase.PUBLISHING), durable=False)
-            await self._claim(pod)
-            result = await self._cni.add(network, self._container(pod, lock), previous=slot.result)
-            return replace(pod, result=result.raw)
+            await wire.limit(path, pod.limits)
+            if pod.ports:
+                await self._claim(pod)
+                result = await self._cni.add(ports_only(made), self._container(pod, lock), previous=slot.result)
+                pod = replace(pod, result=result.raw)
+            return pod
         except (CuboidError, OSError, asyncio.CancelledError):
-            await uninterrupted(self._unpublish(slot, pod, network, lock))
+            await uninterrupted(self._strip(slot, pod, path, lock))
             raise
 
-    async def _unpublish(self, slot: Record, pod: Record, network: NetworkList, lock: int) -> None:
+    async def _strip(self, slot: Record, pod: Record, path: Path, lock: int) -> None:
+        """The inverse of `_equip`."""
         try:
-            await self._cni.delete(network, self._container(pod, lock), slot.result)
+            await wire.limit(path, NO_LIMITS)
+            if pod.ports:
+                made = parse_list(json.dumps(slot.network).encode(), f"the record of {slot.pod}")
+                await self._cni.delete(ports_only(made), self._container(pod, lock), slot.result)
         except (CuboidError, OSError) as error:
-            log.warning("undoing published ports failed, `clean` will try again", pod=pod.pod, error=str(error))
+            log.warning("undoing an adoption failed, `clean` will try again", pod=pod.pod, error=str(error))
             return
         self._claims.release(slot.uid)
         self._records.put(slot, durable=False)

@@ -12,7 +12,7 @@ from typing import Any
 from cuboid.lib.errors import InvalidError
 from cuboid.lib.log import get_log
 from cuboid.lib.paths import sync_folder, write_atomic
-from cuboid.net.base import Attachment, PortMapping
+from cuboid.net.base import NO_LIMITS, Attachment, Bandwidth, PortMapping
 
 log = get_log(__name__)
 _UID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")  # it becomes a file name and CNI_CONTAINERID
@@ -39,6 +39,7 @@ class Record:
     tap_uid: int = 0
     result: dict[str, Any] | None = None  # of the plugins that have run so far
     attachment: Attachment | None = None
+    limits: Bandwidth = NO_LIMITS
 
     @property
     def pod(self) -> str:
@@ -68,6 +69,7 @@ class Record:
             tap_uid=value["tap_uid"],
             result=value["result"],
             attachment=Attachment.from_json(attachment) if attachment else None,
+            limits=Bandwidth(**value.get("limits", {})),  # an older node agent wrote none
         )
 
 

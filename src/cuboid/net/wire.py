@@ -15,6 +15,9 @@ from pathlib import Path
 from cuboid.lib import proc
 from cuboid.lib.errors import UnavailableError
 from cuboid.lib.linux import netns, tap
+from cuboid.net import shaping
+from cuboid.net.bandwidth import bucket
+from cuboid.net.base import Bandwidth
 
 TAP = "tap0"
 INTERFACE = "eth0"
@@ -58,6 +61,19 @@ async def require_tap(path: Path) -> None:
     """The part of `require_joined` that starts no process."""
     if not netns.exists(path) or not await netns.run_in(path, lambda: tap.present(TAP)):
         raise UnavailableError(f"the tap of {path} is gone")
+
+
+async def limit(path: Path, limits: Bandwidth) -> None:
+    """Hold a pod to its bandwidth, or set it free: to the guest it leaves by the tap, from it by the CNI interface."""
+
+    def shape() -> None:
+        for interface, bits in ((TAP, limits.ingress), (INTERFACE, limits.egress)):
+            if bits:
+                shaping.limit(interface, bucket(bits))
+            else:
+                shaping.unlimit(interface)
+
+    await netns.run_in(path, shape)
 
 
 async def _nft(path: Path, script: str) -> None:
