@@ -16,6 +16,8 @@ from cuboid.guest.client import AgentClient
 from cuboid.guest.errors import CommandError, GuestError
 from tests.harness.guest_rig import Rig, real_guest
 
+MACHINE_ID = "0123456789abcdef0123456789abcdef"
+BOOT_ID = "01234567-89ab-4def-8123-456789abcdef"
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(240)]
 
 
@@ -69,6 +71,7 @@ async def pod(tmp_path: Path) -> AsyncIterator[Pod]:
         stack.push_async_callback(pod.client.close)
         setup = pb.Setup()
         setup.CopyFrom(rig.setup)
+        setup.machine_id, setup.boot_id = MACHINE_ID, BOOT_ID
         setup.volumes.add(name="memory").memory.size_bytes = 1 << 20
         setup.volumes.add(name="config").files.files.add(path="key", content=b"one", mode=0o444)
         await pod.client.setup(setup)
@@ -88,6 +91,24 @@ async def test_a_container_gets_its_volumes_and_the_host_can_replace_files(pod: 
         pb.WriteVolume(volume="config", files=[pb.File(path="key", content=b"two", mode=0o444)])
     )
     assert await pod.run("cat /config/key") == ("two", 0)
+
+
+IDS = "cat /etc/machine-id /proc/sys/kernel/random/boot_id /etc/hostname"
+
+
+async def test_containers_read_the_pod_s_ids_until_it_gets_others(pod: Pod) -> None:
+    await pod.start("app")
+    await pod.start("bare", security=pb.Security(privileged=True))
+    await pod.start("own", mounts=[pb.Mount(volume="config", path="/etc/machine-id", sub_path="key")])
+    for name in ("app", "bare"):
+        assert await pod.run(IDS, name) == (f"{MACHINE_ID}\n{BOOT_ID}\npod\n", 0)
+    assert (await pod.run("cat /etc/machine-id", "own"))[0] == "one"
+    machine_id, boot_id = MACHINE_ID[::-1], BOOT_ID.replace("0", "f")
+    renew = pb.Renew(entropy=bytes(range(64)), machine_id=machine_id, boot_id=boot_id, hostname="other")
+    await pod.client.renew(renew)
+    for name in ("app", "bare"):
+        text, _ = await pod.run(f"{IDS}; cat /proc/sys/kernel/hostname", name)
+        assert text == f"{machine_id}\n{boot_id}\nother\nother\n"
 
 
 async def test_a_container_is_held_to_its_user_limits_and_filter(pod: Pod) -> None:

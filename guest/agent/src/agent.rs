@@ -33,6 +33,8 @@ pub struct Agent {
     pub modules: RefCell<OnDemand>,
     reaper: Reaper,
     ready: RefCell<Option<Ready>>,
+    /// Empty before set-up: in a template there is none.
+    boot_id: RefCell<String>,
     setting_up: Mutex<()>,
 }
 
@@ -47,6 +49,10 @@ impl Handler for Calls {
                 stream.reply(failure.into_reply()).await;
             }
         });
+    }
+
+    fn boot_id(&self) -> String {
+        self.0.boot_id.borrow().clone()
     }
 }
 
@@ -63,6 +69,7 @@ impl Agent {
             modules: RefCell::default(),
             reaper: Reaper::default(),
             ready: RefCell::new(None),
+            boot_id: RefCell::default(),
             setting_up: Mutex::new(()),
         }
     }
@@ -73,7 +80,7 @@ impl Agent {
 
     /// The pod's address; the loopback one if it has none.
     pub fn pod_ip(&self) -> String {
-        let known = self.ready.borrow().as_ref().map(|ready| ready.call.pod_ip.clone());
+        let known = self.ready.borrow().as_ref().map(|ready| ready.pod.names.borrow().pod_ip.clone());
         known.filter(|ip| !ip.is_empty()).unwrap_or_else(|| "127.0.0.1".to_owned())
     }
 
@@ -117,7 +124,8 @@ impl Agent {
             Call::WriteVolume(call) => self.write_volume(&call).map(|()| empty()),
             Call::Stats(_) => Ok(Reply::Stats(stats::collect(self, &*self.pod()?))),
             Call::List(_) => Ok(Reply::State(self.state())),
-            Call::SetTime(call) => setup::set_time(call.now_unix_ns, &call.entropy).map(|()| empty()),
+            Call::SetTime(call) => self.set_time(&call).map(|()| empty()),
+            Call::Renew(call) => self.renew(&call).await.map(|()| empty()),
             Call::Shutdown(_) => boot::shut_down(),
             _ => Err(Failure::new(Code::Unsupported, "this agent does not know the call")),
         }
@@ -132,8 +140,22 @@ impl Agent {
             return Err(Failure::new(Code::Conflict, "the pod has been set up differently already"));
         }
         let (pod, done) = setup::run(self, &call).await?;
+        self.boot_id.replace(done.boot_id.clone());
         self.ready.replace(Some(Ready { call, done: done.clone(), pod: Rc::new(pod) }));
         Ok(done)
+    }
+
+    async fn renew(&self, call: &pb::Renew) -> Outcome<()> {
+        let _alone = self.setting_up.lock().await;
+        if let Some(fresh) = setup::renew::renew(&*self.pod()?, call).await? {
+            self.boot_id.replace(fresh);
+        }
+        Ok(())
+    }
+
+    fn set_time(&self, call: &pb::SetTime) -> Outcome<()> {
+        setup::identity::reseed(&call.entropy)?;
+        setup::identity::set_clock(call.now_unix_ns)
     }
 
     async fn remove(self: &Rc<Self>, call: &pb::RemoveContainer) -> Outcome<pb::RemovedContainer> {

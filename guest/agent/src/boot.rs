@@ -101,7 +101,7 @@ fn mount_all() -> Outcome<()> {
         fs::create_dir_all(path).context_with(what)?;
         mount::mount(kind, path, kind, flags, data).context_with(what)?;
     }
-    fs::create_dir_all(RUN).context("making the run folder")
+    fs::create_dir_all(format!("{RUN}/etc")).context("making the run folder")
 }
 
 /// The kernel gave PID 1 the console if it had one; with a late console (hvc0) it did not. False: there is none yet.

@@ -202,6 +202,12 @@ class AgentClient:
     async def setup(self, call: pb.Setup, *, timeout: float = 30.0) -> pb.SetupDone:
         return (await self._ask(pb.Call(setup=call), timeout, "setup")).setup
 
+    async def rehearse(self, call: pb.Rehearse, *, timeout: float = 30.0) -> None:
+        await self._ask(pb.Call(rehearse=call), timeout)
+
+    async def renew(self, call: pb.Renew, *, timeout: float = 10.0) -> None:
+        await self._ask(pb.Call(renew=call), timeout)
+
     async def start_container(self, call: pb.StartContainer, *, timeout: float = 30.0) -> pb.Started:
         return (await self._ask(pb.Call(start_container=call), timeout, "started")).started
 

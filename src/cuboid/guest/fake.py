@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from cuboid.guest.fake_wire import FakeGone, FakeStream, FakeWire, Faults
 from cuboid.lib.aio import TaskSet
 
 Errors = pb.Error
+LEAST_ENTROPY = 32  # bytes, for a guest that is one of several clones
 STOPPED_BY = frozenset({1, 2, 3, 9, 15})  # signals that end a container unless its script ignores them
 
 
@@ -66,7 +68,8 @@ class FakeAgent:
     """`async with FakeAgent(path) as agent:` serves until the end of the block.
 
     `scripts` are by container name, looked up at each start; `on_exec` replaces the few commands known here (true,
-    false, echo, cat, sleep, and `sh -c "exit N"`). `setup`, `volumes`, `files` and `containers` show what the host did.
+    false, echo, cat, sleep, and `sh -c "exit N"`). `setup`, `rehearsals`, `renewals`, `volumes`,
+    `files` and `containers` show what the host did.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class FakeAgent:
         self.scripts: dict[str, Script] = dict(scripts or {})
         self.faults = Faults()
         self.setup: pb.Setup | None = None
+        self.rehearsals: list[pb.Rehearse] = []
+        self.renewals: list[pb.Renew] = []
         self.containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, dict[str, bytes]] = {}
         self.files: dict[tuple[str, str], bytes] = {}  # (container, path): the tar that was copied in
@@ -135,10 +140,35 @@ class FakeAgent:
     async def _do_setup(self, call: pb.Setup, _: FakeStream) -> pb.Reply:
         if self.setup is not None and self.setup != call:
             raise Refused(Errors.CONFLICT, "the pod is set up already, with something else")
+        if self.setup is None:
+            self.wire.boot_id = call.boot_id or f"fake-{uuid.uuid4()}"
         self.setup = call
         for volume in call.volumes:
             self.volumes.setdefault(volume.name, {file.path: file.content for file in volume.files.files})
-        return pb.Reply(setup=pb.SetupDone(kernel="fake", memory_bytes=128 << 20, phases_ns={"total": 1_000_000}))
+        done = pb.SetupDone(kernel="fake", memory_bytes=128 << 20, phases_ns={"total": 1_000_000})
+        done.boot_id = self.wire.boot_id
+        return pb.Reply(setup=done)
+
+    async def _do_rehearse(self, call: pb.Rehearse, _: FakeStream) -> pb.Reply:
+        """Checks what the real one would meet, and leaves nothing but the note that it took place."""
+        if self.setup is not None:
+            raise Refused(Errors.CONFLICT, "the pod is set up already: it is too late to rehearse")
+        _need_entropy(call.setup.entropy)
+        if call.start.image not in {image.name for image in call.setup.images}:
+            raise Refused(Errors.NOT_FOUND, f"there is no image {call.start.image}")
+        script = self.scripts.get(call.start.name, Script())
+        if script.start_error is not None:
+            raise Refused(script.start_error.code, script.start_error.message)
+        self.rehearsals.append(call)
+        return pb.Reply(empty=pb.Empty())
+
+    async def _do_renew(self, call: pb.Renew, _: FakeStream) -> pb.Reply:
+        if self.setup is None:
+            raise Refused(Errors.CONFLICT, "the pod is not set up")
+        _need_entropy(call.entropy)
+        self.wire.boot_id = call.boot_id or self.wire.boot_id
+        self.renewals.append(call)
+        return pb.Reply(empty=pb.Empty())
 
     async def _do_start_container(self, call: pb.StartContainer, _: FakeStream) -> pb.Reply:
         if self.setup is None:
@@ -150,7 +180,7 @@ class FakeAgent:
             return _started(old)
         if old is not None and old.exit is None:
             raise Refused(Errors.CONFLICT, f"container {call.name} is running")
-        script = self.scripts.get(call.name, Script())
+        script = self.scripts.get(call.name) or known(list(call.args))
         if script.start_error is not None:
             raise Refused(script.start_error.code, script.start_error.message)
         return _started(self._start(call, script, old))
@@ -364,6 +394,15 @@ class FakeAgent:
         return pb.Reply(empty=pb.Empty())
 
 
+def known(args: list[str]) -> Script:
+    """What a container does that has no script: `echo` says its words and ends, all else runs."""
+    match args:
+        case ["echo", *words]:
+            return Script(output=[(1, " ".join(words).encode())], exit_after=0.0)
+        case _:
+            return Script()
+
+
 async def run_command(call: pb.Exec, stream: FakeStream) -> int:
     """The commands that the fake knows. Gives the exit code."""
     match list(call.args):
@@ -385,6 +424,11 @@ async def run_command(call: pb.Exec, stream: FakeStream) -> int:
         case _:
             raise Refused(Errors.INVALID, "no command was given")
     return 0
+
+
+def _need_entropy(entropy: bytes) -> None:
+    if len(entropy) < LEAST_ENTROPY:
+        raise Refused(Errors.INVALID, f"a restored guest needs {LEAST_ENTROPY} bytes of entropy, not {len(entropy)}")
 
 
 def _started(container: FakeContainer) -> pb.Reply:

@@ -109,6 +109,7 @@ class FakeWire:
     def __init__(self, on_call: OnCall, faults: Faults) -> None:
         self.streams: dict[int, FakeStream] = {}
         self.greetings = 0
+        self.boot_id = ""  # what HELLO is answered with
         self._on_call = on_call
         self._faults = faults
         self._events: deque[pb.Event] = deque()
@@ -211,7 +212,8 @@ class FakeWire:
         self._greeted = True
         self.greetings += 1
         first = self._events[0].number if self._events else 0
-        ack = pb.HelloAck(version=1, nonce=hello.nonce, agent_version=AGENT_VERSION, boot_id="fake", first_event=first)
+        ack = pb.HelloAck(version=1, nonce=hello.nonce, agent_version=AGENT_VERSION, boot_id=self.boot_id)
+        ack.first_event = first
         self.send(Kind.HELLO_ACK, 0, ack.SerializeToString())
         for event in self._events:
             self.send(Kind.EVENT, 0, event.SerializeToString())

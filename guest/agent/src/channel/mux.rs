@@ -39,6 +39,11 @@ const PAUSE_LONG: Duration = Duration::from_millis(20);
 pub trait Handler {
     /// A call has come. Must not block: work of any length goes in a task of its own, which owns the stream.
     fn call(&self, call: pb::call::Call, stream: StreamHandle);
+
+    /// What a host is told in the answer to its greeting: the guest's boot id; empty until it has one.
+    fn boot_id(&self) -> String {
+        String::new()
+    }
 }
 
 enum Step {
@@ -59,22 +64,13 @@ pub struct Mux {
     connection: Rc<Connection>,
     decoder: Decoder,
     partial: Option<Partial>,
-    boot_id: String,
     greeted: bool,
 }
 
 impl Mux {
     pub fn new(handler: Rc<dyn Handler>, events: EventLog) -> Self {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self {
-            handler,
-            events,
-            connection: Rc::default(),
-            decoder: Decoder::new(),
-            partial: None,
-            boot_id: boot_id.trim().to_owned(),
-            greeted: false,
-        }
+        let (connection, decoder) = (Rc::default(), Decoder::new());
+        Self { handler, events, connection, decoder, partial: None, greeted: false }
     }
 
     /// Serve for ever. A host that goes away ends its streams, not this.
@@ -198,7 +194,7 @@ impl Mux {
             version: VERSION,
             nonce: hello.nonce,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: self.boot_id.clone(),
+            boot_id: self.handler.boot_id(),
             first_event: self.events.first(),
         };
         self.connection.append(Kind::HelloAck, 0, 0, &ack.encode_to_vec());

@@ -51,6 +51,8 @@ pub struct VolumeMount {
 pub struct FileMount {
     pub source: String,
     pub path: String,
+    /// A file with content that the image has at that path stays in sight.
+    pub only_if_empty: bool,
 }
 
 /// Everything that the view is made of; the parent fills it in, the child acts.
@@ -151,7 +153,8 @@ impl View {
     fn mount_wanted(&self, root: &Rooted) -> Outcome<()> {
         let volumes = self.volumes.iter().map(|v| (v.mount.path.as_str(), Wanted::Volume(v)));
         let tmpfs = self.tmpfs.iter().map(|t| (t.path.as_str(), Wanted::Tmpfs(t)));
-        let files = self.files.iter().filter(|f| !self.is_taken(&f.path)).map(|f| (f.path.as_str(), Wanted::File(f)));
+        let is_hidden = |file: &FileMount| self.is_taken(&file.path) || (file.only_if_empty && file.is_filled(root));
+        let files = self.files.iter().filter(|file| !is_hidden(file)).map(|f| (f.path.as_str(), Wanted::File(f)));
         let mut wanted: Vec<_> = volumes.chain(tmpfs).chain(files).collect();
         wanted.sort_by_key(|(path, _)| path.split('/').filter(|part| !part.is_empty()).count());
         for (path, item) in wanted {
@@ -205,6 +208,13 @@ impl Wanted<'_> {
                 bind(source.as_fd(), target.as_fd(), false).context("binding the file")
             }
         }
+    }
+}
+
+impl FileMount {
+    fn is_filled(&self, root: &Rooted) -> bool {
+        let found = root.open_at(&self.path, libc::O_PATH).and_then(|fd| files::stat_at(fd.as_fd(), c""));
+        found.is_ok_and(|found| found.st_size > 0)
     }
 }
 

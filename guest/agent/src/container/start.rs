@@ -25,11 +25,19 @@ use crate::logs::Log;
 use crate::logs::cri::Cutter;
 use crate::pb;
 use crate::reaper::Ended;
-use crate::setup::Pod;
+use crate::setup::{Pod, identity, names};
 use crate::stats::now_ns;
 use crate::sys::process;
 
 const MESSAGE_LIMIT: u64 = 4_096;
+/// (file of the agent, where containers see it, whether one of the image's own counts more)
+const OWN_FILES: [(&str, &str, bool); 5] = [
+    (names::HOSTS, "/etc/hosts", false),
+    (names::HOSTNAME, "/etc/hostname", false),
+    (names::RESOLVER, "/etc/resolv.conf", false),
+    (identity::MACHINE_ID, "/etc/machine-id", true),
+    (identity::BOOT_ID, "/proc/sys/kernel/random/boot_id", false),
+];
 
 /// Starts it, or answers as the first call did when it is the same (name, attempt).
 pub async fn start(agent: &Rc<Agent>, call: pb::StartContainer) -> Outcome<pb::Started> {
@@ -118,7 +126,7 @@ fn launch_mounted(
     // The container alone holds it, so that it can be closed.
     let stdin = ends.stdin.take().filter(|_| call.stdin);
     let view = view_of(pod, &call, layers, &terminals, console, volumes)?;
-    let hostname = Some(call.hostname.clone()).filter(|name| !name.is_empty() && *name != pod.hostname);
+    let hostname = Some(call.hostname.clone()).filter(|name| !name.is_empty() && *name != pod.names.borrow().hostname);
     let mounted = now_ns();
     let namespaces = libc::CLONE_NEWNS | if pod.init.is_some() { 0 } else { libc::CLONE_NEWPID };
     let join = pod.init.as_ref().map(|init| init.pidfd.as_fd());
@@ -213,9 +221,12 @@ fn open_stdio(call: &pb::StartContainer, terminals: &Terminals) -> Outcome<(Stdi
 
 /// Files of the agent that the container sees: names and addresses, and the one for its last words.
 fn own_files(pod: &Pod, call: &pb::StartContainer) -> Outcome<Vec<FileMount>> {
-    let file = |name: &str| FileMount { source: format!("{RUN}/etc/{name}"), path: format!("/etc/{name}") };
-    let mut files: Vec<_> = ["hosts", "hostname", "resolv.conf"].into_iter().map(file).collect();
-    files.retain(|file| pod.has_file(&file.source));
+    let file = |(source, path, only_if_empty): (&str, &str, bool)| FileMount {
+        source: source.to_owned(),
+        path: path.to_owned(),
+        only_if_empty,
+    };
+    let mut files: Vec<_> = OWN_FILES.into_iter().filter(|(source, ..)| pod.has_file(source)).map(file).collect();
     if !call.termination_message_path.is_empty() {
         let source = message_file(call);
         fs::create_dir_all(format!("{RUN}/termination")).context("making the termination message")?;
@@ -223,7 +234,7 @@ fn own_files(pod: &Pod, call: &pb::StartContainer) -> Outcome<Vec<FileMount>> {
         // Whoever the container runs as may write it.
         fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o666))
             .context("making the termination message")?;
-        files.push(FileMount { source, path: call.termination_message_path.clone() });
+        files.push(FileMount { source, path: call.termination_message_path.clone(), only_if_empty: false });
     }
     Ok(files)
 }

@@ -1,16 +1,18 @@
 //! The pod's machine: what `Setup` asks for, once after boot.
 
 pub mod devices;
+pub mod identity;
 pub mod names;
 pub mod netlink;
 pub mod network;
+pub mod renew;
 pub mod usage;
 pub mod volumes;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -31,7 +33,8 @@ const LOG_SPOOL_BYTES: u64 = 16 << 20;
 
 /// The machine after set-up.
 pub struct Pod {
-    pub hostname: String,
+    /// They change when the guest gets a new identity.
+    pub names: RefCell<names::Names>,
     pub writable: String,
     pub shm: String,
     /// The first process of the pod, if containers share their processes.
@@ -89,8 +92,10 @@ impl Phases {
 pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::SetupDone)> {
     let begin = files::since_boot_ns();
     let mut phases = Phases { last: begin, found: HashMap::from([("boot".to_owned(), begin)]) };
-    set_time(call.now_unix_ns, &call.entropy)?;
-    set_names(call)?;
+    identity::reseed(&call.entropy)?;
+    identity::set_clock(call.now_unix_ns)?;
+    let names = set_names(call)?;
+    let boot_id = identity::write_ids(&call.machine_id, &call.boot_id)?;
     phases.end("identity");
     if !call.interfaces.is_empty() {
         agent.modules.borrow_mut().need("virtio_net")?;
@@ -110,7 +115,7 @@ pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::Setup
     phases.end("rest");
     phases.found.insert("total".to_owned(), files::since_boot_ns() - begin);
     let pod = Pod {
-        hostname: call.hostname.clone(),
+        names: RefCell::new(names),
         writable,
         shm,
         init,
@@ -122,33 +127,19 @@ pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::Setup
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         memory_bytes: crate::stats::memory().0,
         phases_ns: phases.found,
+        boot_id,
     };
     Ok((pod, done))
 }
 
-/// Clock and randomness; 0 and nothing leave them be.
-pub fn set_time(now_unix_ns: u64, entropy: &[u8]) -> Outcome<()> {
-    if now_unix_ns > 0 {
-        files::set_clock(now_unix_ns).context("setting the clock")?;
-    }
-    if entropy.is_empty() {
-        return Ok(());
-    }
-    let random = File::options().write(true).open("/dev/urandom").context("opening the random generator")?;
-    files::add_entropy(&random, &entropy[..entropy.len().min(4_096)]).context("adding entropy")
-}
-
-fn set_names(call: &pb::Setup) -> Outcome<()> {
-    let what = "writing the pod's names";
-    process::set_hostname(&call.hostname).context("setting the host name")?;
+fn set_names(call: &pb::Setup) -> Outcome<names::Names> {
+    let names = names::Names::of(call);
     process::set_domainname(&call.domainname).context("setting the domain name")?;
-    fs::create_dir_all(format!("{RUN}/etc")).context(what)?;
-    fs::write(format!("{RUN}/etc/hosts"), names::hosts(call)).context(what)?;
-    fs::write(format!("{RUN}/etc/hostname"), format!("{}\n", call.hostname)).context(what)?;
-    match names::resolver(call.resolver.as_ref()) {
-        Some(text) => fs::write(format!("{RUN}/etc/resolv.conf"), text).context(what),
-        None => Ok(()),
+    names.publish()?;
+    if let Some(text) = names::resolver(call.resolver.as_ref()) {
+        files::rewrite(names::RESOLVER, text.as_bytes()).context("writing the name servers")?;
     }
+    Ok(names)
 }
 
 fn set_sysctls(wanted: &HashMap<String, String>) -> Outcome<()> {

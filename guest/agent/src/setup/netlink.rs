@@ -74,25 +74,47 @@ impl Message {
     }
 }
 
+/// What a device is to become; `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link<'a> {
+    pub name: Option<&'a str>,
+    pub mtu: Option<u32>,
+    pub mac: Option<[u8; 6]>,
+    pub up: Option<bool>,
+}
+
 /// `struct ifinfomsg`
-fn link(index: u32, up: bool) -> [u8; 16] {
+fn link(index: u32, up: Option<bool>) -> [u8; 16] {
     let mut fixed = [0u8; 16];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    let flag = u32::from(up) * libc::IFF_UP as u32;
-    fixed[8..12].copy_from_slice(&flag.to_ne_bytes());
-    fixed[12..16].copy_from_slice(&flag.to_ne_bytes());
+    let flag = |is_set: bool| (u32::from(is_set) * libc::IFF_UP as u32).to_ne_bytes();
+    fixed[8..12].copy_from_slice(&flag(up == Some(true)));
+    fixed[12..16].copy_from_slice(&flag(up.is_some()));
     fixed
 }
 
-fn set_link(index: u32, name: Option<&str>, mtu: Option<u32>, up: bool) -> Vec<u8> {
-    let mut message = Message::new(libc::RTM_NEWLINK, 0, &link(index, up));
-    if let Some(name) = name {
+/// The kernel sets the address, the name and the MTU before it starts the device.
+fn set_link(index: u32, wanted: &Link<'_>) -> Vec<u8> {
+    let mut message = Message::new(libc::RTM_NEWLINK, 0, &link(index, wanted.up));
+    if let Some(mac) = wanted.mac {
+        message = message.attribute(libc::IFLA_ADDRESS, &mac);
+    }
+    if let Some(name) = wanted.name {
         message = message.attribute(libc::IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
     }
-    if let Some(mtu) = mtu {
+    if let Some(mtu) = wanted.mtu {
         message = message.attribute(libc::IFLA_MTU, &mtu.to_ne_bytes());
     }
     message.finish()
+}
+
+/// "52:54:00:12:34:56"
+pub fn parse_mac(text: &str) -> Outcome<[u8; 6]> {
+    let is_byte = |part: &str| part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let byte = |part: &str| if is_byte(part) { u8::from_str_radix(part, 16).ok() } else { None };
+    let parts: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    let found = parts.and_then(|parts| parts.try_into().ok());
+    found.ok_or_else(|| Failure::invalid(format!("{text:?} is no hardware address")))
 }
 
 fn add_address(index: u32, cidr: &Cidr) -> Vec<u8> {
@@ -153,13 +175,8 @@ impl Routing {
         }
     }
 
-    /// Name and MTU while it is down.
-    pub fn configure(&self, index: u32, name: Option<&str>, mtu: Option<u32>) -> Outcome<()> {
-        self.send("configuring the network device", &set_link(index, name, mtu, false))
-    }
-
-    pub fn set_up(&self, index: u32) -> Outcome<()> {
-        self.send("starting the network device", &set_link(index, None, None, true))
+    pub fn set_link(&self, index: u32, wanted: &Link<'_>) -> Outcome<()> {
+        self.send("configuring the network device", &set_link(index, wanted))
     }
 
     pub fn add_address(&self, index: u32, cidr: &Cidr) -> Outcome<()> {
@@ -196,8 +213,27 @@ mod tests {
     }
 
     #[test]
+    fn a_link_goes_up_or_down_or_is_left_alone() {
+        let flags = |up| link(1, up)[8..16].to_vec();
+        assert_eq!(flags(None), [0; 8]);
+        assert_eq!(flags(Some(true)), [1, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(flags(Some(false)), [0, 0, 0, 0, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_hardware_address_has_six_bytes() {
+        assert_eq!(parse_mac("52:54:00:ab:CD:ef").unwrap(), [0x52, 0x54, 0, 0xab, 0xcd, 0xef]);
+        for bad in
+            ["", "52:54:00:ab:cd", "52:54:00:ab:cd:ef:01", "52:54:0:ab:cd:ef", "+2:54:00:ab:cd:ef", "zz:0:0:0:0:0"]
+        {
+            assert!(parse_mac(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn an_attribute_is_padded_to_four_bytes() {
-        assert_eq!(set_link(1, Some("eth0"), None, false).len(), 16 + 16 + 12);
+        let wanted = Link { name: Some("eth0"), mac: Some([1; 6]), ..Default::default() };
+        assert_eq!(set_link(1, &wanted).len(), 16 + 16 + 12 + 12);
     }
 
     #[test]

@@ -1,33 +1,37 @@
-//! The pod's network devices: found by their MAC, named, addressed, routed.
+//! The pod's network devices: found by their MAC or, after a restore, by their name; then named, addressed, routed.
 
 use std::fs;
 use std::time::Duration;
 
-use super::netlink::{Cidr, Routing};
+use super::netlink::{Cidr, Link, Routing, parse_mac};
 use crate::error::{Code, Failure, Outcome};
 use crate::pb;
 
 const DEVICE_DEADLINE: Duration = Duration::from_secs(5);
+/// The index of `lo`: the first device of every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// Sets up the loopback device and every interface.
 pub async fn set_up(interfaces: &[pb::Interface]) -> Outcome<()> {
     let routing = Routing::open()?;
-    routing.set_up(index_of("lo").unwrap_or(1))?;
+    routing.set_link(LOOPBACK, &Link { up: Some(true), ..Default::default() })?;
     for interface in interfaces {
-        let current = wait_for(&interface.mac).await?;
-        let index = index_of(&current).ok_or_else(|| missing(&interface.mac))?;
-        set_up_one(&routing, index, &current, interface)?;
+        let current = wait_for(interface).await?;
+        set_up_one(&routing, &current, interface)?;
     }
     Ok(())
 }
 
-fn set_up_one(routing: &Routing, index: u32, current: &str, interface: &pb::Interface) -> Outcome<()> {
-    let name = Some(interface.name.as_str()).filter(|name| !name.is_empty() && *name != current);
-    let mtu = Some(interface.mtu).filter(|mtu| *mtu > 0);
-    if name.is_some() || mtu.is_some() {
-        routing.configure(index, name, mtu)?;
-    }
-    routing.set_up(index)?;
+fn set_up_one(routing: &Routing, current: &str, interface: &pb::Interface) -> Outcome<()> {
+    let index = index_of(current).ok_or_else(|| missing(interface))?;
+    let is_restored = !interface.device.is_empty() && !interface.mac.is_empty();
+    let wanted = Link {
+        name: Some(interface.name.as_str()).filter(|name| !name.is_empty() && *name != current),
+        mtu: Some(interface.mtu).filter(|mtu| *mtu > 0),
+        mac: if is_restored { Some(parse_mac(&interface.mac)?) } else { None },
+        up: Some(true),
+    };
+    routing.set_link(index, &wanted)?;
     for address in &interface.addresses {
         routing.add_address(index, &Cidr::parse(address)?)?;
     }
@@ -48,19 +52,32 @@ fn destination(text: &str, gateway: Option<&std::net::IpAddr>) -> Outcome<Cidr> 
 }
 
 fn index_of(name: &str) -> Option<u32> {
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return None;
+    }
     fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok()
 }
 
-async fn wait_for(mac: &str) -> Outcome<String> {
+/// The present name of the device.
+async fn wait_for(interface: &pb::Interface) -> Outcome<String> {
     let search = async {
         loop {
-            if let Some(name) = device_with(mac) {
+            if let Some(name) = find(interface) {
                 return name;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(DEVICE_DEADLINE, search).await.map_err(|_| missing(mac))
+    tokio::time::timeout(DEVICE_DEADLINE, search).await.map_err(|_| missing(interface))
+}
+
+fn find(interface: &pb::Interface) -> Option<String> {
+    if interface.device.is_empty() {
+        return device_with(&interface.mac);
+    }
+    let names = [&interface.device, &interface.name];
+    // A set-up that is asked for again has renamed it.
+    names.into_iter().find(|name| index_of(name).is_some()).cloned()
 }
 
 fn device_with(mac: &str) -> Option<String> {
@@ -72,8 +89,10 @@ fn device_with(mac: &str) -> Option<String> {
     devices.flatten().find(has_mac)?.file_name().into_string().ok()
 }
 
-fn missing(mac: &str) -> Failure {
-    Failure::new(Code::NotFound, format!("there is no network device with the address {mac}"))
+fn missing(interface: &pb::Interface) -> Failure {
+    let by =
+        if interface.device.is_empty() { ("with the address", &interface.mac) } else { ("named", &interface.device) };
+    Failure::new(Code::NotFound, format!("there is no network device {} {}", by.0, by.1))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -215,6 +216,13 @@ pub fn since_boot_ns() -> u64 {
     // SAFETY: `time` is what the call writes.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Replaces the content of a file, which is made if missing, without ever leaving it empty for its readers.
+pub fn rewrite(path: &str, content: &[u8]) -> io::Result<()> {
+    let file = File::options().write(true).create(true).truncate(false).open(path)?;
+    file.write_all_at(content, 0)?;
+    file.set_len(content.len() as u64)
 }
 
 /// Writes all file systems to their devices.
