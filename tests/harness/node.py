@@ -41,7 +41,8 @@ class World:
         self.deaf: set[str] = set()  # containers that ignore their stop signal
         self.network = self.disk = self.holds = False
         self.vm: int | None = None
-        self.set_up = False
+        self.set_up = self.frozen = False
+        self.clock_off = False  # of the guest, after a pause
         self.processes: dict[str, Process] = {}
         self.in_api = True
         self.forgotten = False
@@ -106,14 +107,16 @@ class World:
         if self.forgotten:
             return self
         self.send(
-            ev.Recovered(at=self.now, network=self.network, disk=self.disk, vm=self.vm is not None, rebooted=False)
+            ev.Recovered(
+                at=self.now, network=self.network, disk=self.disk, vm=self.vm is not None, vm_frozen=self.frozen
+            )
         )
         if not self.in_api:
             self.send(ev.Vanished(at=self.now))
         return self.settle()
 
     def reboot(self) -> World:
-        self.vm, self.set_up, self.processes, self.network = None, False, {}, False
+        self.vm, self.set_up, self.processes, self.network, self.frozen = None, False, {}, False, False
         self.todo.clear()
         self.queue.clear()
         self.send(ev.Recovered(at=self.now, network=False, disk=self.disk, vm=False, rebooted=True))
@@ -128,7 +131,7 @@ class World:
 
     def vm_dies(self, cause: str = "VMMDied") -> World:
         assert self.vm is not None
-        attempt, self.vm, self.set_up, self.processes = self.vm, None, False, {}
+        attempt, self.vm, self.set_up, self.processes, self.frozen = self.vm, None, False, {}, False
         self.send(ev.VmEnded(at=self.now, attempt=attempt, cause=cause, detail="gone"))
         return self.settle()
 
@@ -198,13 +201,13 @@ class World:
 
     def _do_CreateVm(self, i: do.CreateVm) -> None:
         assert self.network and self.disk and self.vm is None, "two VMs, or one without what it needs"
-        self.vm, self.set_up, self.processes = i.attempt, False, {}
+        self.vm, self.set_up, self.processes, self.clock_off = i.attempt, False, {}, False
         self.queue.append(ev.VmCreated(at=self.now, attempt=i.attempt))
 
     def _do_Setup(self, i: do.Setup) -> None:
         if self.vm is None:  # it has just died: the call gets no answer, the event tells
             return
-        assert self.vm == i.attempt
+        assert self.vm == i.attempt and not self.frozen, "a guest that stands still is asked"
         self.set_up = True
         self.queue.append(ev.SetupDone(at=self.now, attempt=i.attempt, found=tuple(self._found())))
 
@@ -217,12 +220,34 @@ class World:
         ]
 
     def _do_KillVm(self, i: do.KillVm) -> None:
-        self.vm, self.set_up, self.processes = None, False, {}
+        assert not (i.clean and self.frozen), "a guest that stands still cannot write its disks"
+        self.vm, self.set_up, self.processes, self.frozen = None, False, {}, False
         self.queue.append(ev.VmGone(at=self.now, attempt=i.attempt))
+
+    def _do_PauseVm(self, i: do.PauseVm) -> None:
+        if self.vm is None:
+            return
+        assert self.vm == i.attempt and self.set_up
+        self.frozen = self.clock_off = True
+        self.queue.append(ev.VmPaused(at=self.now, attempt=i.attempt))
+
+    def _do_ResumeVm(self, i: do.ResumeVm) -> None:
+        if self.vm is None:
+            return
+        self.frozen = False
+        self.queue.append(ev.VmResumed(at=self.now, attempt=i.attempt))
+
+    def _do_SetClock(self, i: do.SetClock) -> None:
+        if self.vm is None:
+            return
+        assert not self.frozen
+        self.clock_off = False
+        self.queue.append(ev.ClockSet(at=self.now, attempt=i.attempt))
 
     def _do_StartContainer(self, i: do.StartContainer) -> None:
         if self.vm is None:
             return
+        assert not self.frozen, "a container starts in a machine that stands still"
         assert self.set_up, "a container starts before its machine is set up"
         old = self.processes.get(i.name)
         if old is None or old.attempt < i.attempt:
@@ -253,6 +278,7 @@ class World:
         )
 
     def _do_StopSignal(self, i: do.StopSignal) -> None:
+        assert not self.frozen, "a signal goes to a machine that stands still"
         process = self.processes.get(i.name)
         if process is None or process.attempt != i.attempt or not process.running:
             return

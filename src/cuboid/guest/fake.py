@@ -85,6 +85,7 @@ class FakeAgent:
         self.volumes: dict[str, dict[str, bytes]] = {}
         self.files: dict[tuple[str, str], bytes] = {}  # (container, path): the tar that was copied in
         self.signals: list[tuple[str, int]] = []
+        self.times: list[pb.SetTime] = []
         self.shut_down = asyncio.Event()
         self.wire = FakeWire(self._on_call, self.faults)
         self._on_exec = on_exec or run_command
@@ -280,7 +281,8 @@ class FakeAgent:
             raise Refused(Errors.CONFLICT, f"container {call.container} has no terminal")
         return pb.Reply(empty=pb.Empty())
 
-    async def _do_set_time(self, _call: pb.SetTime, _: FakeStream) -> pb.Reply:
+    async def _do_set_time(self, call: pb.SetTime, _: FakeStream) -> pb.Reply:
+        self.times.append(call)
         return pb.Reply(empty=pb.Empty())
 
     async def _do_shutdown(self, _call: pb.Shutdown, _: FakeStream) -> pb.Reply:

@@ -6,9 +6,14 @@ RECEIPT = "cuboid.dev/receipt"
 """JSON timeline of the pod's last start, written by the node agent (see `cuboid.node.receipt`)."""
 
 STATE = "cuboid.dev/state"
-"""`stopped` while the pod keeps its disk and address but does not run: set by `cuboid stop`, gone by `cuboid start`."""
+"""`stopped` while the pod keeps its disk and address but does not run: set by `cuboid stop`, gone by `cuboid start`.
+`paused` while its machine stands still with all its memory: set by `cuboid pause`, gone by `cuboid resume`."""
 
 STATE_STOPPED = "stopped"
+STATE_PAUSED = "paused"
+
+PAUSED = "cuboid.dev/Paused"
+"""Condition of a pod: True while its machine stands still."""
 
 RESTARTED_AT = "cuboid.dev/restartedAt"
 """Any new value restarts the containers once."""

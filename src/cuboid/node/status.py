@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cuboid.kube.names import PAUSED
 from cuboid.kube.qos import qos_class
 from cuboid.lib.clock import rfc3339
 from cuboid.node.sandbox.draft import apps
@@ -15,15 +16,18 @@ Raw = dict[str, Any]
 MESSAGE_LIMIT = 4096  # bytes; the API's limit for a termination message
 TOLD_AS_THEY_ARE = ("VolumeInUse", "DiskPressure")
 """Reasons of a pod without a disk that a person can do something about; others are Kubernetes' "ContainerCreating"."""
-OURS = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready")
+OURS = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", PAUSED)
+STANDS_STILL = "the pod's machine stands still and keeps its memory; `cuboid resume` lets it go on"
+WITHOUT_MACHINE = "the pod is paused and has no machine; `cuboid resume` starts it"
 
 
 def render(state: Sandbox, pod: Raw, *, host_ip: str, now: float, previous: Iterable[Raw] = ()) -> Raw:
     """A merge patch of `.status`. `previous`: the conditions last written, for their transition times."""
     known = {condition["type"]: condition for condition in [*_conditions_of(pod), *previous]}
     pairs = state.pairs
+    reason, message = (state.reason, state.message) if state.reason else _pause(state)
     status: Raw = {
-        "phase": phase(state), "reason": state.reason or None, "message": state.message or None,
+        "phase": phase(state), "reason": reason or None, "message": message or state.message or None,
         "observedGeneration": state.plan.generation or None,
         "conditions": _conditions(state, pod, known, now),
         "hostIP": host_ip or None, "hostIPs": [{"ip": host_ip}] if host_ip else None,
@@ -50,19 +54,33 @@ def phase(state: Sandbox) -> str:
     return "Running" if state.began or ran else "Pending"
 
 
+def _pause(state: Sandbox) -> tuple[str, str]:
+    """Reason and message of a pod that is paused; the phase stays, and kubectl shows the reason in its place."""
+    if not state.shown_paused:
+        return "", ""
+    return "Paused", WITHOUT_MACHINE if state.machine.stage is VmStage.ABSENT else STANDS_STILL
+
+
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 
 def _conditions(state: Sandbox, pod: Raw, known: dict[str, Raw], now: float) -> list[Raw]:
     own = [
-        _condition("PodReadyToStartContainers", state.machine.stage is VmStage.UP),
+        _condition("PodReadyToStartContainers", _has_been_up(state)),
         _initialized(state),
         _containers_ready(state),
         _ready(state, pod, known),
+        *([_condition(PAUSED, state.shown_paused)] if state.shown_paused or PAUSED in known else []),
     ]
     scheduled = known.get("PodScheduled") or _condition("PodScheduled", True)
     others = [condition for kind, condition in known.items() if kind not in (*OURS, "PodScheduled")]
     return [_stamped(c, known.get(c["type"]), state, now) for c in [*own, scheduled]] + others
+
+
+def _has_been_up(state: Sandbox) -> bool:
+    """Also while a machine that runs on is spoken with anew, after a pause or a restart of ours."""
+    machine = state.machine
+    return machine.stage is VmStage.UP or (machine.stage is VmStage.SETTING_UP and bool(machine.up_at))
 
 
 def _condition(kind: str, good: bool, reason: str = "", message: str = "") -> Raw:
@@ -105,6 +123,8 @@ def _unready(state: Sandbox, kind: str) -> Raw | None:
     if state.phase:
         reason = "PodCompleted" if state.phase == "Succeeded" else "PodFailed"
         return _condition(kind, False, reason)
+    if (pause := _pause(state))[0]:
+        return _condition(kind, False, *pause)
     names = [c.name for c, run in state.pairs if c.role is not Role.INIT and not is_ready(run)]
     text = f"containers with unready status: [{' '.join(names)}]"
     return _condition(kind, False, "ContainersNotReady", text) if names else None
@@ -128,7 +148,7 @@ def is_ready(run: Run) -> bool:
 
 def _container(state: Sandbox, container: ContainerPlan, run: Run) -> Raw:
     shown, last = _states(state, container, run)
-    ready = _completed(run) if container.role is Role.INIT else is_ready(run)
+    ready = _completed(run) if container.role is Role.INIT else is_ready(run) and not state.shown_paused
     result: Raw = {
         "name": run.name, "image": container.image, "imageID": run.image_digest or run.image_id, "ready": ready,
         "restartCount": max(run.attempt, 0), "state": shown, "lastState": _terminated(state, run.name, last),
@@ -159,6 +179,8 @@ def _waiting(state: Sandbox, container: ContainerPlan, run: Run) -> tuple[str, s
     for reason, message in ((run.image.reason, run.image.message), (run.reason, run.message)):
         if reason:
             return reason, message
+    if (pause := _pause(state))[0]:
+        return pause
     if container.role is Role.APP and not state.initialized and len(apps(state)) < len(state.runs):
         return "PodInitializing", state.machine.message
     if state.disk.reason in TOLD_AS_THEY_ARE:

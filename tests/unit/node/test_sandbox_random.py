@@ -17,7 +17,11 @@ APP = {
 INIT = {"name": "init", "image": "i:1"}
 NAMES = ("init", "side", "app")
 ACTIONS = ("act", "act", "act", "settle", "interrupt", "exit", "die", "probe", "wait", "stop", "start", "restart",
-           "delete", "reboot", "shuffle", "stale", "fail")  # fmt: skip
+           "delete", "reboot", "shuffle", "stale", "fail", "pause", "pause", "resume")  # fmt: skip
+CHANGES: dict[str, dict[str, str]] = {
+    "stop": {"state": "stopped"}, "start": {}, "pause": {"state": "paused"}, "resume": {},
+    "restart": {"restartedAt": ""},
+}  # fmt: skip
 
 
 def _pod(policy: str, **annotations: str) -> object:
@@ -35,20 +39,20 @@ def _happen(world: World, action: str, number: int, policy: str) -> None:
         world.act()
     elif action in ("settle", "interrupt", "reboot"):
         getattr(world, action)()
-    elif action == "exit" and name in world.processes:
+    elif action == "exit" and name in world.processes and not world.frozen:
         world._end(name, number % 2)
     elif action == "die" and world.vm is not None:
-        attempt, world.vm, world.set_up, world.processes = world.vm, None, False, {}
+        attempt, world.vm, world.set_up, world.processes, world.frozen = world.vm, None, False, {}, False
         world.queue.append(ev.VmEnded(at=world.now, attempt=attempt, cause="VMMDied"))
-    elif action == "probe":
+    elif action == "probe" and not world.frozen:
         check, run = list(ev.Check)[number % 3], world.run(name)
         world.queue.append(
             ev.ProbeChanged(at=world.now, name=name, attempt=run.attempt, check=check, ok=number % 2 == 0)
         )
     elif action == "wait":
         world.advance(float(number))
-    elif action in ("stop", "start", "restart"):
-        extra = {"stop": {"state": "stopped"}, "start": {}, "restart": {"restartedAt": str(number)}}[action]
+    elif action in CHANGES:
+        extra = {key: value or str(number) for key, value in CHANGES[action].items()}
         world.send(ev.Updated(at=world.now, plan=plan(_pod(policy, **extra))))  # type: ignore[arg-type]
     elif action == "delete" and number > 35:
         world.send(ev.Updated(at=world.now, plan=plan(world.pod), deleted_grace=float(number % 5)))

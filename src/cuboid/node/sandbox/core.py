@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cuboid.node.sandbox import containers, ending, facts, resources
+from cuboid.node.sandbox import containers, ending, facts, pausing, resources
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.draft import Draft, apps
 from cuboid.node.sandbox.events import Event
@@ -33,6 +33,9 @@ def _advance(draft: Draft) -> None:
 def _live(draft: Draft) -> None:
     if draft.state.plan.stopped:
         ending.stop_machine(draft)
+        return
+    pausing.advance(draft)
+    if draft.state.frozen:
         return
     resources.advance(draft)
     if draft.state.machine.stage is VmStage.UP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cuboid.node.sandbox import instructions as do
+from cuboid.node.sandbox import pausing
 from cuboid.node.sandbox.containers import stop_all
 from cuboid.node.sandbox.draft import Draft, apps, changed
 from cuboid.node.sandbox.plan import Role
@@ -102,12 +103,22 @@ def stop_machine(draft: Draft) -> None:
 
 def _end_within(draft: Draft, why: Why, deadline: float, *, at_once: bool) -> None:
     """Stop the containers until `deadline`, then end the VM; whatever hangs, some seconds later."""
-    idle = not any(run.alive for run in draft.state.runs)
+    unused = not draft.state.machine.up_at and not any(run.alive for run in draft.state.runs)
     if at_once or draft.state.machine.stage is VmStage.CREATING:
         end_machine(draft, clean=False)
+    elif draft.state.frozen:
+        pausing.wake(draft)
+        _end_hanging(draft, deadline)
     elif draft.state.machine.stage is VmStage.UP and stop_all(draft, why, deadline):
         end_machine(draft, clean=True)
-    elif idle or draft.due(deadline + draft.state.rules.kill_patience):
+    elif unused:
+        end_machine(draft, clean=False)
+    else:
+        _end_hanging(draft, deadline)
+
+
+def _end_hanging(draft: Draft, deadline: float) -> None:
+    if draft.due(deadline + draft.state.rules.kill_patience):
         end_machine(draft, clean=False)
 
 

@@ -105,6 +105,28 @@ class VmGone(Base, frozen=True, kw_only=True):
     attempt: int
 
 
+class VmPaused(Base, frozen=True, kw_only=True):
+    attempt: int
+
+
+class VmPauseFailed(Failure, frozen=True, kw_only=True):
+    attempt: int
+
+
+class VmResumed(Base, frozen=True, kw_only=True):
+    attempt: int
+
+
+class VmResumeFailed(Failure, frozen=True, kw_only=True):
+    attempt: int
+
+
+class ClockSet(Base, frozen=True, kw_only=True):
+    """The guest's clock is right again after a pause."""
+
+    attempt: int
+
+
 class FoundContainer(msgspec.Struct, frozen=True):
     """A container as its guest tells of it."""
 
@@ -207,6 +229,7 @@ class Recovered(Base, frozen=True, kw_only=True):
     network: bool
     disk: bool
     vm: bool
+    vm_frozen: bool = False  # it is there, but its guest does not run
     ips: tuple[str, ...] = ()
     rebooted: bool = False
     taken_down: bool = False  # with the whole platform, on purpose
@@ -219,6 +242,7 @@ class PodDeleted(Base, frozen=True, kw_only=True):
 Event = (
     Admitted | Updated | Vanished | Shutdown | TimerFired | NetworkAttached | NetworkFailed | NetworkDetached
     | DiskReady | DiskFailed | DiskRemoved | ImagePulled | ImageFailed | ImagesReleased | VmCreated | VmFailed
-    | VmEnded | VmGone | SetupDone | SetupFailed | Started | StartFailed | Exited | ProbeChanged | ProbeFailed
+    | VmEnded | VmGone | VmPaused | VmPauseFailed | VmResumed | VmResumeFailed | ClockSet
+    | SetupDone | SetupFailed | Started | StartFailed | Exited | ProbeChanged | ProbeFailed
     | Evicted | HookDone | Recovered | PodDeleted
 )  # fmt: skip

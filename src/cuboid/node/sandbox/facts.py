@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cuboid.node.sandbox import containers, ending, resources
+from cuboid.node.sandbox import containers, ending, pausing, resources
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.draft import Draft, backoff, changed
 from cuboid.node.sandbox.plan import Role
-from cuboid.node.sandbox.state import Cause, Ended, Hook, Part, Run, RunStage, Stage, VmStage, Why
+from cuboid.node.sandbox.state import Cause, Ended, Hook, Part, Pause, Run, RunStage, Stage, VmStage, Why
 
 DIED = "the pod's machine ended"
 
@@ -45,6 +45,8 @@ def _updated(draft: Draft, event: ev.Updated) -> None:
     draft.set(plan=changed(event.plan, containers=before.containers))
     if not event.plan.stopped:
         draft.set(stop_deadline=0.0)
+    if event.plan.paused != before.paused:
+        draft.machine(pause_failures=0, pause_retry_at=0.0)
     if event.deleted_grace is not None:
         draft.set(deleted=True)
         ending.begin(draft, Cause.DELETED, event.deleted_grace)
@@ -53,6 +55,10 @@ def _updated(draft: Draft, event: ev.Updated) -> None:
 
 
 def _restart(draft: Draft) -> None:
+    if draft.state.frozen:
+        draft.set(restart_due=True)
+        return
+    draft.set(restart_due=False)
     for run in draft.state.runs:
         if draft.state.container(run.name).role is not Role.APP:
             continue
@@ -187,11 +193,44 @@ def _setup_done(draft: Draft, event: ev.SetupDone) -> None:
         up_at = draft.state.machine.up_at or event.at
         draft.machine(stage=VmStage.UP, up_at=up_at, reason="", message="", setup_retry_at=0.0)
         containers.reconcile(draft, event.found)
+        if draft.state.machine.paused_at:
+            draft.emit(do.SetClock(event.attempt))
+        if draft.state.restart_due and draft.state.ending is None:
+            _restart(draft)
 
 
 def _vm_ended(draft: Draft, event: ev.VmEnded) -> None:
     if _is(draft, event.attempt, VmStage.CREATING, VmStage.SETTING_UP, VmStage.UP):
         died(draft, event.cause, event.detail)
+
+
+def _vm_paused(draft: Draft, event: ev.VmPaused) -> None:
+    if _is(draft, event.attempt, VmStage.UP) and draft.state.machine.pause is Pause.PAUSING:
+        pausing.paused(draft)
+
+
+def _vm_pause_failed(draft: Draft, event: ev.VmPauseFailed) -> None:
+    if _is(draft, event.attempt, VmStage.UP) and draft.state.machine.pause is Pause.PAUSING:
+        pausing.pause_failed(draft, event.message)
+
+
+def _resuming(draft: Draft, attempt: int) -> bool:
+    return _is(draft, attempt, VmStage.SETTING_UP, VmStage.UP) and draft.state.machine.pause is Pause.RESUMING
+
+
+def _vm_resumed(draft: Draft, event: ev.VmResumed) -> None:
+    if _resuming(draft, event.attempt):
+        pausing.resumed(draft)
+
+
+def _vm_resume_failed(draft: Draft, event: ev.VmResumeFailed) -> None:
+    if _resuming(draft, event.attempt) and not pausing.resume_failed(draft, event.message):
+        died(draft, "ResumeFailed", event.message)
+
+
+def _clock_set(draft: Draft, event: ev.ClockSet) -> None:
+    if _is(draft, event.attempt, VmStage.UP) and not draft.state.frozen:
+        draft.machine(paused_at=0.0)
 
 
 def died(draft: Draft, cause: str, detail: str) -> None:
@@ -307,10 +346,16 @@ def _recover_machine(draft: Draft, event: ev.Recovered) -> None:
     machine = draft.state.machine
     if machine.stage is VmStage.ABSENT:
         return
-    if machine.stage is VmStage.ENDING or (machine.stage is VmStage.CREATING and not event.vm):
+    unmade = machine.stage is VmStage.CREATING and (not event.vm or event.vm_frozen)
+    if machine.stage is VmStage.ENDING or unmade:
         resources.end_machine(draft, clean=False)
+    elif event.vm and event.network and event.disk and event.vm_frozen:
+        since = machine.paused_at or event.at
+        draft.machine(
+            stage=VmStage.SETTING_UP, setup_retry_at=0.0, pause=Pause.PAUSED, paused_at=since, pause_retry_at=0.0
+        )
     elif event.vm and event.network and event.disk:
-        draft.machine(stage=VmStage.SETTING_UP, setup_retry_at=0.0)
+        draft.machine(stage=VmStage.SETTING_UP, setup_retry_at=0.0, pause=Pause.NONE, pause_retry_at=0.0)
         draft.emit(do.Setup(machine.attempt))
     elif event.taken_down:
         died(draft, "NodeDown", "the platform was taken down")
@@ -330,4 +375,6 @@ _HANDLERS: dict[type[Any], Callable[[Draft, Any], None]] = {
     ev.VmGone: _vm_gone, ev.SetupDone: _setup_done, ev.SetupFailed: _setup_failed, ev.Started: _started,
     ev.StartFailed: _start_failed, ev.Exited: _exited, ev.ProbeChanged: _probe_changed, ev.ProbeFailed: _probe_failed,
     ev.Evicted: _evicted, ev.HookDone: _hook_done, ev.Recovered: _recovered,
+    ev.VmPaused: _vm_paused, ev.VmPauseFailed: _vm_pause_failed, ev.VmResumed: _vm_resumed,
+    ev.VmResumeFailed: _vm_resume_failed, ev.ClockSet: _clock_set,
 }  # fmt: skip

@@ -49,6 +49,22 @@ class Setup(Base, frozen=True):
     attempt: int
 
 
+class PauseVm(Base, frozen=True):
+    """Let it stand still; its memory stays."""
+
+    attempt: int
+
+
+class ResumeVm(Base, frozen=True):
+    attempt: int
+
+
+class SetClock(Base, frozen=True):
+    """Tell the guest the time, which went on without it."""
+
+    attempt: int
+
+
 class KillVm(Base, frozen=True):
     """End it, whatever stage it is in, and remove all of it. `clean`: let the guest write its disks first."""
 
@@ -110,6 +126,7 @@ class Forget(Base, frozen=True):
 
 Instruction = (
     AttachNetwork | DetachNetwork | CreateDisk | RemoveDisk | PullImage | CancelPull | ReleaseImages | CreateVm | Setup
+    | PauseVm | ResumeVm | SetClock
     | KillVm | StartContainer | StopSignal | RunHook | SetTimer | PatchStatus | RecordEvent | WriteReceipt | DeletePod
     | Forget
 )  # fmt: skip

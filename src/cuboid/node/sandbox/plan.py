@@ -46,6 +46,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     active_deadline: int | None = None  # seconds after the start
     init_timeout: float | None = None  # seconds after admission
     stopped: bool = False
+    paused: bool = False
     restarted_at: str = ""
     generation: int = 0
     refusal: tuple[str, str] | None = None  # reason, message: cannot run here at all
@@ -71,6 +72,7 @@ def plan(pod: Pod) -> Plan:
         active_deadline=spec.active_deadline_seconds,
         init_timeout=timeout,
         stopped=meta.annotations.get(names.STATE) == names.STATE_STOPPED,
+        paused=meta.annotations.get(names.STATE) == names.STATE_PAUSED,
         restarted_at=meta.annotations.get(names.RESTARTED_AT, ""),
         generation=meta.generation,
         refusal=refusal,

@@ -6,7 +6,7 @@ from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.containers import lost
 from cuboid.node.sandbox.draft import Draft, backoff, changed
 from cuboid.node.sandbox.plan import Role
-from cuboid.node.sandbox.state import Hook, Part, Run, Stage, VmStage
+from cuboid.node.sandbox.state import Hook, Part, Pause, Run, Stage, VmStage
 
 PULL_NOTICE = 1.0  # seconds that ErrImagePull is shown before ImagePullBackOff
 
@@ -45,6 +45,8 @@ def _advance_image(draft: Draft, run: Run) -> None:
 def _advance_machine(draft: Draft) -> None:
     state = draft.state
     if state.machine.stage is VmStage.ABSENT:
+        if state.plan.paused:
+            return  # it would have nothing to do; what its memory held is lost already
         parts = (state.network, state.disk, *(run.image for run in state.runs))
         if all(part.stage is Stage.PRESENT for part in parts) and draft.due(state.machine.retry_at):
             _create(draft)
@@ -63,14 +65,16 @@ def _create(draft: Draft) -> None:
     for container, run in draft.state.pairs:
         if container.role is not Role.APP:
             draft.run(run.name, done=False, retry_at=0.0, hook=Hook.NONE)
-    machine = draft.machine(stage=VmStage.CREATING, attempt=draft.state.machine.attempt + 1, up_at=0.0)
+    machine = draft.machine(stage=VmStage.CREATING, attempt=draft.state.machine.attempt + 1, up_at=0.0, paused_at=0.0)
     draft.set(initialized=False)
     draft.emit(do.CreateVm(machine.attempt))
 
 
 def end_machine(draft: Draft, *, clean: bool) -> None:
     """End the VM; `VmGone` says when nothing of it is left."""
-    machine = draft.machine(stage=VmStage.ENDING, setup_retry_at=0.0)
+    machine = draft.machine(
+        stage=VmStage.ENDING, setup_retry_at=0.0, pause=Pause.NONE, pause_failures=0, pause_retry_at=0.0
+    )
     draft.emit(do.KillVm(machine.attempt, clean))
 
 

@@ -50,6 +50,15 @@ class VmStage(enum.StrEnum):
     ENDING = "ending"
 
 
+class Pause(enum.StrEnum):
+    """Whether the VM stands still. Under way counts as standing still: its guest may be silent at any moment."""
+
+    NONE = ""
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    RESUMING = "resuming"
+
+
 class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     """The pod's VM. Each new one has a new `attempt`."""
 
@@ -61,6 +70,10 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     setup_retry_at: float = 0.0
     reason: str = ""
     message: str = ""
+    pause: Pause = Pause.NONE
+    paused_at: float = 0.0  # until the guest's clock has been set after the pause
+    pause_failures: int = 0
+    pause_retry_at: float = 0.0
 
 
 class RunStage(enum.StrEnum):
@@ -172,6 +185,7 @@ class Sandbox(msgspec.Struct, frozen=True, omit_defaults=True):
     deleted: bool = False  # the API wants it gone
     stop_deadline: float = 0.0  # of `cuboid stop`
     vanished: bool = False  # the API no longer has it
+    restart_due: bool = False  # `cuboid restart` of a paused pod: when it goes on
     began: bool = False  # every container has started at some time
     receipt: int = -1  # VM attempt whose receipt has been asked for
     receipt_ready: int = -1  # the same, with the pod ready
@@ -193,6 +207,18 @@ class Sandbox(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def terminal(self) -> bool:
         return bool(self.phase)
+
+    @property
+    def frozen(self) -> bool:
+        """The VM stands still, or is about to: nothing is to be asked of its guest."""
+        return self.machine.pause is not Pause.NONE
+
+    @property
+    def shown_paused(self) -> bool:
+        """What users are told: the VM stands still, or there is none because the pod is paused."""
+        if self.machine.stage is VmStage.ABSENT:
+            return self.plan.paused and not self.plan.stopped and self.ending is None
+        return self.machine.pause in (Pause.PAUSED, Pause.RESUMING)
 
 
 RULES = Rules()
@@ -218,6 +244,8 @@ def validate(state: Sandbox) -> None:
     if machine.stage in (VmStage.SETTING_UP, VmStage.UP):
         assert state.network.stage is Stage.PRESENT, "a VM runs without its network"
         assert state.disk.stage is Stage.PRESENT, "a VM runs without its disk"
+    if state.frozen:
+        assert machine.stage in (VmStage.SETTING_UP, VmStage.UP), "a VM that does not run stands still"
     for container, run in state.pairs:
         assert run.name == container.name
         if run.alive:

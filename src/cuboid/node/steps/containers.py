@@ -41,7 +41,7 @@ async def start_container(work: PodWork, order: do.StartContainer) -> ev.Event:
     try:
         with work.timeline.phase("container"):
             call = await _describe(work, order)
-            started = await _patiently(work, lambda guest: _start(work, guest, call))
+            started = await patiently(work, lambda guest: _start(work, guest, call))
     except (CreateContainerConfigError, GuestInvalidError, GuestNotFoundError) as error:
         # What the guest finds wrong (a user that the image lacks, root where it must not be) is the pod's to mend.
         return _failed(work, order, CreateContainerConfigError.reason, error)
@@ -92,7 +92,7 @@ async def _start(work: PodWork, guest: Guest, call: pb.StartContainer) -> pb.Sta
     return await guest.start_container(call, timeout=work.tools.settings.call_seconds)
 
 
-async def _patiently(work: PodWork, call: Callable[[Guest], Awaitable[T]]) -> T:
+async def patiently(work: PodWork, call: Callable[[Guest], Awaitable[T]]) -> T:
     """Make an idempotent call, again and again while the channel breaks, for `lost_seconds` at most."""
     until = work.tools.clock.monotonic() + work.tools.settings.lost_seconds
     while True:
@@ -110,7 +110,7 @@ async def stop_signal(work: PodWork, order: do.StopSignal) -> None:
     """The container's own stop signal to its first process, or SIGKILL to all of them. One that has ended is left."""
     number = signal.SIGKILL if order.kill else stop_signal_number(work, order.name)
     try:
-        await _patiently(work, lambda guest: guest.signal(order.name, number, everyone=order.kill))
+        await patiently(work, lambda guest: guest.signal(order.name, number, everyone=order.kill))
     except (GuestNotFoundError, GuestConflictError):
         return
     except (CuboidError, OSError) as error:

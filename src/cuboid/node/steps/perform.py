@@ -10,7 +10,7 @@ from cuboid.lib.errors import CuboidError
 from cuboid.lib.log import get_log
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
-from cuboid.node.steps import api, containers, host, machine
+from cuboid.node.steps import api, containers, host, machine, pause
 from cuboid.node.steps.host import text
 from cuboid.node.steps.work import PodWork
 
@@ -22,6 +22,7 @@ STEPS: dict[type[Any], Step] = {
     do.AttachNetwork: host.attach_network, do.CreateDisk: host.create_disk, do.PullImage: host.pull_image,
     do.CreateVm: machine.create_vm, do.Setup: machine.set_up, do.StartContainer: containers.start_container,
     do.StopSignal: containers.stop_signal, do.RunHook: containers.run_hook, do.WriteReceipt: api.write_receipt,
+    do.PauseVm: pause.pause_vm, do.ResumeVm: pause.resume_vm, do.SetClock: pause.set_clock,
 }  # fmt: skip
 FINAL_STEPS: dict[type[Any], Step] = {
     do.KillVm: machine.kill_vm, do.DetachNetwork: host.detach_network, do.RemoveDisk: host.remove_disk,
@@ -42,7 +43,10 @@ class Performer:
             self._cancel(_key(do.PullImage(instruction.name)))
             return
         if isinstance(instruction, do.KillVm):
-            self._cancel_all(do.CreateVm, do.Setup, do.StartContainer, do.StopSignal, do.RunHook)
+            self._cancel_all(
+                do.CreateVm, do.Setup, do.StartContainer, do.StopSignal, do.RunHook, do.PauseVm, do.ResumeVm,
+                do.SetClock,
+            )  # fmt: skip
         key = _key(instruction)
         self._cancel(key)
         coroutine = self._carry_out(instruction)
