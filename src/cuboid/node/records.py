@@ -1,4 +1,7 @@
-"""One durable record per pod: `<state>/pods/<uid>/record.json`, written before acting."""
+"""One record per pod: `<state>/pods/<uid>/record.json`, written before acting.
+
+Written is enough for the end of the node agent. Durable, on disk, is what must outlive the host: its VMs do not.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ class Records:
     def __init__(self, state: Path) -> None:
         self._root = state / "pods"
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._durable: set[str] = set()  # uids whose folder is known to be on disk
 
     def folder(self, uid: str) -> Path:
         """InvalidError for what cannot be a uid: it becomes a path."""
@@ -39,13 +43,15 @@ class Records:
             raise InvalidError(f"{uid[:80]!r} is not the uid of a pod")
         return self._root / uid
 
-    def save(self, uid: str, record: Record) -> None:
-        """On disk when this returns."""
+    def save(self, uid: str, record: Record, *, durable: bool = True) -> None:
+        """Written when this returns; with `durable`, on disk, and so is all that was written before."""
         folder = self.folder(uid)
         if not folder.is_dir():
             folder.mkdir(mode=0o700)
+        if durable and uid not in self._durable:
             sync_folder(self._root)
-        write_atomic(folder / "record.json", msgspec.json.encode(record))
+            self._durable.add(uid)
+        write_atomic(folder / "record.json", msgspec.json.encode(record), durable=durable)
 
     def load(self) -> dict[str, Record]:
         """All records. One that cannot be read is logged and left out: what it may own is then cleaned as an orphan."""
@@ -72,6 +78,7 @@ class Records:
 
     def remove(self, uid: str) -> None:
         """The record first, then the pod's folder with its logs."""
+        self._durable.discard(uid)
         folder = self.folder(uid)
         (folder / "record.json").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class PodWorker:
         self._saving = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._on_disk = False  # whether the last record written outlives the host
         meta = pod.metadata
         self._status = StatusWriter(tools.api, meta.namespace, meta.name, meta.uid, self._render)
         self.work = PodWork(
@@ -150,8 +151,9 @@ class PodWorker:
                 batch.append(self._queue.get_nowait())
             before = self.state
             instructions = [instruction for event, _ in batch for instruction in self._step(event)]
-            if self.state != before:
-                await self._save()
+            durable = _must_outlive_host(before, self.state, batch, instructions)
+            if self.state != before or (durable and not self._on_disk):
+                await self._save(durable=durable)
             if self.state.phase == "Failed" and before.phase != "Failed":
                 self._tools.metrics.failed(self.state.reason or "Error")
             for _, done in batch:
@@ -194,12 +196,13 @@ class PodWorker:
 
     # --- record and status -------------------------------------------------------------------------------------------
 
-    async def _save(self) -> None:
-        """Durable when this returns; a full disk is waited for, as nothing may be done that is not on record."""
+    async def _save(self, *, durable: bool) -> None:
+        """Written when this returns; a full disk is waited for, as nothing may be done that is not on record."""
         async with self._saving:
             while True:
                 try:
-                    await asyncio.to_thread(self._records.save, self.uid, self._record)
+                    await asyncio.to_thread(self._records.save, self.uid, self._record, durable=durable)
+                    self._on_disk = durable
                     return
                 except OSError as error:
                     log.error("cannot write a pod's record", pod=self.pod.metadata.name, error=str(error))
@@ -207,7 +210,7 @@ class PodWorker:
 
     async def _remember(self, vm: Vm, attempt: int, start: str) -> None:
         self._record.handle = {**vm.handle(), "attempt": attempt, "start": start}
-        await self._save()
+        await self._save(durable=False)
 
     def _render(self, conditions: list[dict[str, Any]]) -> dict[str, Any]:
         now = self._tools.clock.now()
@@ -234,3 +237,16 @@ class PodWorker:
         for task in self._tasks:
             if task is not current:
                 task.cancel()
+
+
+def _must_outlive_host(
+    before: Sandbox, after: Sandbox, batch: Sequence[Queued], instructions: Sequence[do.Instruction]
+) -> bool:
+    """Whether the record must be on disk before acting on it.
+
+    The host's end takes VMs, networks and all that is under way with it. What must be known afterwards is that a
+    container was started, what its guest was told we know, and how the pod ends.
+    """
+    if any(done is not None for _, done in batch) or any(isinstance(i, do.StartContainer) for i in instructions):
+        return True
+    return (before.phase, before.ending, before.plan) != (after.phase, after.ending, after.plan)
