@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -45,6 +46,32 @@ async def test_a_pod_has_one_writable_layer_until_it_is_removed(disks: FakeDisks
     await disks.remove_writable("pod-1")
     await disks.remove_writable("pod-1")
     assert disks.writable_pods() == {"pod-2"}
+
+
+async def test_ready_devices_are_no_pods_until_they_are_taken(disks: FakeDisks | LocalDisks) -> None:
+    await disks.prepare_writables(SIZE, 2)
+    assert disks.ready_writables(SIZE) == 2
+    assert disks.writable_pods() == set()
+    paths = {await disks.create_writable(f"pod-{number}", SIZE) for number in range(5)}
+    assert len(paths) == 5
+    assert disks.writable_pods() == {f"pod-{number}" for number in range(5)}
+    await disks.prepare_writables(SIZE, 2)
+    assert disks.ready_writables(SIZE) == 2
+    await disks.remove_writable("pod-0")
+    assert disks.ready_writables(SIZE) == 2
+    await disks.close()
+
+
+async def test_ready_devices_of_a_size_come_and_go_apart_from_other_sizes(disks: FakeDisks | LocalDisks) -> None:
+    await disks.prepare_writables(SIZE, 3)
+    await disks.prepare_writables(2 * SIZE, 1)
+    await disks.prepare_writables(SIZE, 1)
+    assert (disks.ready_writables(SIZE), disks.ready_writables(2 * SIZE)) == (1, 1)
+    await disks.prepare_writables(SIZE, 0)
+    assert (disks.ready_writables(SIZE), disks.ready_writables(2 * SIZE)) == (0, 1)
+    with pytest.raises(InvalidError):
+        await disks.prepare_writables(0, 1)
+    await disks.close()
 
 
 async def test_a_senseless_size_or_uid_is_refused(disks: FakeDisks | LocalDisks) -> None:
@@ -112,6 +139,75 @@ async def test_a_writable_layer_is_a_sound_sparse_ext4_with_a_small_journal(real
     assert found.st_blocks * 512 < MIB
     assert (found.st_mode & 0o777, found.st_uid) == (0o600, 0)
     assert re.search(r"Total journal size:\s+32M", fsck(path))
+
+
+async def test_a_ready_device_is_the_pods_by_a_rename_and_is_made_again(real: LocalDisks, tmp_path: Path) -> None:
+    await real.prepare_writables(SIZE, 1)
+    (ready,) = (tmp_path / "disks" / "ready").iterdir()
+    inode = ready.stat().st_ino
+    path = await real.create_writable("pod-1", SIZE)
+    assert path.stat().st_ino == inode
+    assert (path.stat().st_mode & 0o777, path.stat().st_size) == (0o600, SIZE)
+    fsck(path)
+    while not real.ready_writables(SIZE):
+        await asyncio.sleep(0.001)
+    other = await real.create_writable("pod-2", 2 * SIZE)
+    assert other.stat().st_size == 2 * SIZE
+    assert real.ready_writables(SIZE) == 1
+
+
+async def test_ready_devices_are_bounded_and_those_of_a_killed_process_go_at_the_next_start(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("local disks need root")
+    disks = local(tmp_path, ready=3)
+    await disks.prepare_writables(SIZE, 1000)
+    ready = tmp_path / "disks" / "ready"
+    assert len(list(ready.iterdir())) == disks.ready_writables(SIZE) == 3
+    (ready / ".1.ext4.new").touch()
+    again = local(tmp_path)
+    assert list(ready.iterdir()) == []
+    assert (again.writable_pods(), again.ready_writables(SIZE)) == (set(), 0)
+
+
+async def test_a_ready_device_that_somebody_deleted_is_none(real: LocalDisks, tmp_path: Path) -> None:
+    await real.prepare_writables(SIZE, 2)
+    for path in (tmp_path / "disks" / "ready").iterdir():
+        path.unlink()
+    fsck(await real.create_writable("pod-1", SIZE))
+
+
+async def test_a_full_disk_takes_no_ready_devices(tmp_path: Path) -> None:
+    disks = local(tmp_path, reserve_mib=1 << 40)
+    with pytest.raises(ExhaustedError):
+        await disks.prepare_writables(SIZE, 2)
+    assert disks.ready_writables(SIZE) == 0
+    assert list((tmp_path / "disks" / "ready").iterdir()) == []
+
+
+async def test_preparing_that_is_cancelled_leaves_whole_devices_only(real: LocalDisks, tmp_path: Path) -> None:
+    task = asyncio.create_task(real.prepare_writables(SIZE, 64))
+    while not real.ready_writables(SIZE):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await real.close()
+    left = list((tmp_path / "disks" / "ready").iterdir())
+    assert len(left) == real.ready_writables(SIZE)
+    assert all(path.stat().st_size == SIZE for path in left)
+    await real.create_writable("pod-1", SIZE)
+    assert real.ready_writables(SIZE) == len(left) - 1
+
+
+async def test_a_pods_writable_layer_waits_for_no_write_to_the_hosts_disk(
+    real: LocalDisks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise AssertionError("synced")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    await real.create_writable("pod-1", SIZE)
+    await real.prepare_writables(SIZE, 1)
+    await real.create_writable("pod-2", SIZE)
 
 
 async def test_a_named_volume_is_a_sound_ext4_with_a_journal_of_its_own(real: LocalDisks) -> None:
@@ -191,4 +287,15 @@ async def test_old_templates_are_dropped(tmp_path: Path) -> None:
     disks = local(tmp_path, templates=2)
     for number in range(4):
         await disks.create_writable(f"pod-{number}", SIZE + number * MIB)
-    assert len(list((tmp_path / "disks" / "templates").iterdir())) == 2
+    assert len(list((tmp_path / "disks" / "templates").glob("*/*"))) == 2
+
+
+async def test_templates_of_an_earlier_boot_are_not_used_again(real: LocalDisks, tmp_path: Path) -> None:
+    await real.create_writable("pod-1", SIZE)
+    templates = tmp_path / "disks" / "templates"
+    (earlier,) = templates.iterdir()
+    earlier.rename(templates / "00000000-0000-0000-0000-000000000000")
+    (templates / "67108864.v2.ext4").touch()
+    again = local(tmp_path)
+    assert list(templates.glob("*/*")) == []
+    await again.create_writable("pod-2", SIZE)

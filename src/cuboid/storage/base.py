@@ -33,7 +33,16 @@ class Disks(Protocol):
 
     async def prepare_writables(self, size_bytes: int, count: int) -> None:
         """Have this many writable devices of this size ready for `create_writable`, which takes one without waiting for
-        any disk; fewer or none (0) of a size are removed. They are made again as they are taken."""
+        any disk; fewer or none (0) of a size are removed. They are made again as they are taken. They are no pod's
+        (`writable_pods`), and not kept over a restart. ExhaustedError as `create_writable`."""
+        ...
+
+    def ready_writables(self, size_bytes: int) -> int:
+        """How many of this size are ready now."""
+        ...
+
+    async def close(self) -> None:
+        """End what is made in the background."""
         ...
 
     async def remove_writable(self, pod_uid: str) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cuboid.lib.paths import sync_folder
 from cuboid.storage import ext4
 from cuboid.storage.base import BlockDevice, NamedVolume
 from cuboid.storage.names import check_uid, check_volume
+from cuboid.storage.ready import ReadyDevices
 from cuboid.storage.records import VolumeRecord, VolumeRecords
 from cuboid.storage.settings import StorageSettings
 
@@ -29,9 +31,10 @@ class LocalDisks:
     def __init__(self, state: Path, settings: StorageSettings) -> None:
         self._settings = settings
         root = state / "disks"
-        self._templates = root / "templates"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._templates = root / "templates" / boot
         self._writable = root / "writable"
-        self._current = self._writable / Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._current = self._writable / boot
         self._volumes = root / "volumes"
         for folder in (self._templates, self._current, self._volumes):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -39,9 +42,15 @@ class LocalDisks:
         self._making = asyncio.Lock()
         self._changing = asyncio.Lock()
         self._sweep()
+        self._ready = ReadyDevices(root / "ready", self._make_writable, most=settings.ready)
 
     def _sweep(self) -> None:
-        """Remove what an interrupted creation left."""
+        """Remove what an interrupted creation left, and templates of earlier boots: they were not synced either."""
+        for old in self._templates.parent.iterdir():
+            if old.is_dir() and old != self._templates:
+                shutil.rmtree(old)
+            elif not old.is_dir():
+                old.unlink()
         for folder in (self._templates, self._current, *self._volumes.iterdir()):
             for path in folder.glob(".*.new") if folder.is_dir() else ():
                 path.unlink(missing_ok=True)
@@ -54,6 +63,12 @@ class LocalDisks:
             return path
         await self.remove_writable(pod_uid)
         self._require_room()
+        if not self._ready.take(size, path):
+            await self._make_writable(path, size)
+        return path
+
+    async def _make_writable(self, path: Path, size: int) -> None:
+        self._require_room()
         template = await self._template(size)
         new = path.with_name(f".{path.name}.new")
         try:
@@ -61,7 +76,6 @@ class LocalDisks:
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
-        return path
 
     async def _template(self, size: int) -> Path:
         """An empty file system of this size to copy from, made by the first who wants one."""
@@ -70,7 +84,7 @@ class LocalDisks:
             if path.exists():
                 os.utime(path)
             else:
-                await ext4.make(path, size, ext4.ephemeral(size), deadline=self._settings.mkfs_deadline, durable=True)
+                await ext4.make(path, size, ext4.ephemeral(size), deadline=self._settings.mkfs_deadline, durable=False)
                 self._drop_old_templates()
         return path
 
@@ -91,13 +105,22 @@ class LocalDisks:
             )
 
     async def prepare_writables(self, size_bytes: int, count: int) -> None:
-        """See `Disks.prepare_writables`."""
+        """See `Disks.prepare_writables`. `[storage] ready` bounds the count."""
+        await self._ready.want(ext4.rounded(size_bytes), count)
+
+    def ready_writables(self, size_bytes: int) -> int:
+        """See `Disks.ready_writables`."""
+        return self._ready.count(ext4.rounded(size_bytes))
+
+    async def close(self) -> None:
+        """See `Disks.close`."""
+        await self._ready.close()
 
     async def remove_writable(self, pod_uid: str) -> None:
         """See `Disks.remove_writable`. Idempotent."""
         check_uid(pod_uid)
         for boot in self._writable.iterdir():
-            (boot / f"{pod_uid}.ext4").unlink(missing_ok=True)
+            await _unlink(boot / f"{pod_uid}.ext4")
             if boot != self._current and not any(boot.iterdir()):
                 boot.rmdir()
 
@@ -188,3 +211,9 @@ class LocalDisks:
             device.unlink(missing_ok=True)
             sync_folder(device.parent)
             self._records.drop(namespace, name)
+
+
+async def _unlink(path: Path) -> None:
+    """Not on the event loop: the blocks of a large file are freed one by one."""
+    if path.exists():
+        await in_thread(lambda: path.unlink(missing_ok=True))

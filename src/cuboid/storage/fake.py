@@ -21,6 +21,7 @@ class FakeDisks:
         self._writable: dict[str, Path] = {}
         self._volumes: dict[tuple[str, str], NamedVolume] = {}
         self._names: dict[str, str] = {}  # of pods, by uid
+        self._ready: dict[int, int] = {}
 
     def fail(self, method: str, error: CuboidError) -> None:
         if not hasattr(self, method):
@@ -39,7 +40,16 @@ class FakeDisks:
         return self._writable.setdefault(pod_uid, self._root / "writable" / f"{pod_uid}.ext4")
 
     async def prepare_writables(self, size_bytes: int, count: int) -> None:
-        """See `Disks.prepare_writables`."""
+        size = ext4.rounded(size_bytes)
+        self._called("prepare_writables", str(size))
+        self._ready[size] = count
+
+    def ready_writables(self, size_bytes: int) -> int:
+        return self._ready.get(ext4.rounded(size_bytes), 0)
+
+    async def close(self) -> None:
+        self._called("close", "")
+        self._ready.clear()
 
     async def remove_writable(self, pod_uid: str) -> None:
         check_uid(pod_uid)

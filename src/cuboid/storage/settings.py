@@ -21,3 +21,6 @@ class StorageSettings:
     )
     mkfs_deadline: float = setting(30.0, unit="s", why="one mkfs.ext4; normally 5 to 30 ms")
     templates: int = setting(16, why="empty file systems kept to copy from, one per size; each takes about 0.1 MB")
+    ready: int = setting(
+        64, why="devices of one size that wait for pods, at most, however many are asked for; each takes about 0.1 MB"
+    )
