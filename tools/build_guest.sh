@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the guest agent (static) and its initramfs into build/guest. Quick when nothing changed.
+# Builds the guest agent (static) and its initramfs files into build/guest: for the general kernel with its modules
+# (initramfs, initramfs-small), for the minimal one the agent alone (initramfs-minimal). Quick when nothing changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +15,8 @@ built=build/cargo/x86_64-unknown-linux-gnu/release/cuboid-agent
 cmp -s "$built" build/guest/cuboid-agent || install -m 755 "$built" build/guest/cuboid-agent
 
 kernel=$(compgen -G 'build/kernel/vmlinuz-*' | sort | head -n 1) || { echo "build_guest: no guest kernel in build/kernel; tools/setup.sh fetches it" >&2; exit 1; }
+make_initramfs() { .venv/bin/python -m cuboid.guest.initramfs --agent build/guest/cuboid-agent "$@" 2>"$log" || { cat "$log" >&2; exit 1; }; }
+make_initramfs -o build/guest/initramfs-minimal
 for kind in "" -small; do
-  .venv/bin/python -m cuboid.guest.initramfs --kernel "$kernel" --modules build/kernel/modules \
-    --agent build/guest/cuboid-agent ${kind:+--small} -o "build/guest/initramfs$kind" 2>"$log" || { cat "$log" >&2; exit 1; }
+  make_initramfs --kernel "$kernel" --modules build/kernel/modules ${kind:+--small} -o "build/guest/initramfs$kind"
 done

@@ -1,6 +1,8 @@
 """Builds what a guest boots besides its kernel: the agent as /init and the kernel modules a pod needs.
 
-    python -m cuboid.guest.initramfs --kernel FILE --modules FOLDER --agent FILE -o FILE
+    python -m cuboid.guest.initramfs --agent FILE [--kernel FILE --modules FOLDER] -o FILE
+
+Without modules it is for the minimal kernel (guest/kernel), which has everything built in: the agent and nothing else.
 
 The archive is "newc" cpio, the same bytes for the same input, and padded to whole pages: QEMU's microvm lays its ACPI
 tables into what is left of the last page, and a kernel without them hangs. Format: Linux
@@ -28,7 +30,8 @@ from cuboid.lib.paths import write_atomic
 PAGE = 4096
 SIGNED = b"~Module signature appended~\n"  # ends a signed module; before it the signature, and what describes it:
 SIGNATURE_HEAD = 12  # bytes
-FOLDERS = ("dev", "etc", "lib", "lib/modules", "mnt", "proc", "run", "sys", "tmp")
+FOLDERS = ("dev", "etc", "mnt", "proc", "run", "sys", "tmp")
+MODULE_FOLDERS = ("lib", "lib/modules")
 # Before devtmpfs is there: the kernel opens the console for PID 1, and without one (its driver is a module) the agent's
 # run-time library opens /dev/null in its place, or aborts.
 DEVICES = {"dev/console": (5, 1), "dev/null": (1, 3)}
@@ -143,22 +146,29 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
 
 
-def members(agent: bytes, modules: Modules, demand: Sequence[str] = DEMAND) -> list[Member]:
+def members(agent: bytes, modules: Modules | None = None, demand: Sequence[str] = DEMAND) -> list[Member]:
     """The whole tree: folders, console, the agent, modules, and the list of those that are loaded at boot."""
+    return [
+        *(Member(name, stat.S_IFDIR | 0o755) for name in FOLDERS),
+        *(Member(name, stat.S_IFCHR | 0o600, device=device) for name, device in DEVICES.items()),
+        Member("init", stat.S_IFREG | 0o755, agent),
+        *(_module_members(modules, demand) if modules else ()),
+    ]
+
+
+def _module_members(modules: Modules, demand: Sequence[str]) -> list[Member]:
     boot = modules.closure(BOOT)
     names = list(dict.fromkeys((*boot, *modules.closure(demand, optional=True))))
     where = {name: f"lib/modules/{name}.ko" for name in names}
     load = "".join(f"/{where[name]}\n" for name in boot).encode()
     return [
-        *(Member(name, stat.S_IFDIR | 0o755) for name in FOLDERS),
-        *(Member(name, stat.S_IFCHR | 0o600, device=device) for name, device in DEVICES.items()),
-        Member("init", stat.S_IFREG | 0o755, agent),
+        *(Member(name, stat.S_IFDIR | 0o755) for name in MODULE_FOLDERS),
         Member("etc/modules.load", stat.S_IFREG | 0o644, load),
         *(Member(path, stat.S_IFREG | 0o644, modules.content(name)) for name, path in where.items()),
     ]
 
 
-def build(agent: bytes, modules: Modules, *, small: bool = False, compress: bool = False) -> bytes:
+def build(agent: bytes, modules: Modules | None = None, *, small: bool = False, compress: bool = False) -> bytes:
     """The initramfs, padded to whole pages."""
     data = cpio(members(agent, modules, SMALL if small else DEMAND))
     if compress:
@@ -178,14 +188,20 @@ def kernel_release(kernel: Path) -> str:
 
 
 def write(
-    output: Path, *, kernel: Path, modules_root: Path, agent: Path, small: bool = False, compress: bool = False
-) -> bool:
-    """Build `output` and `output`.json beside it, unless they are there for the same input. True if they were built."""
-    modules = Modules(modules_root / kernel_release(kernel))
+    output: Path, *, agent: Path, kernel: Path | None = None, modules_root: Path | None = None, small: bool = False,
+    compress: bool = False,
+) -> bool:  # fmt: skip
+    """Build `output` and `output`.json beside it, unless they are there for the same input. True if they were built.
+
+    With `kernel` and `modules_root` it has that kernel's modules.
+    """
+    modules = Modules(modules_root / kernel_release(kernel)) if kernel and modules_root else None
     content = agent.read_bytes()
     recipe = hashlib.sha256(Path(__file__).read_bytes() + content + bytes([small, compress]))
     about = output.with_name(output.name + ".json")
-    wanted = {"kernel": modules.release, "agent": agent_version(content), "recipe": recipe.hexdigest()}
+    wanted = {
+        "kernel": modules.release if modules else "", "agent": agent_version(content), "recipe": recipe.hexdigest(),
+    }  # fmt: skip
     if output.exists() and about.exists() and wanted.items() <= json.loads(about.read_text()).items():
         return False
     data = build(content, modules, small=small, compress=compress)
@@ -204,13 +220,15 @@ def agent_version(agent: bytes) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m cuboid.guest.initramfs", description=__doc__.partition("\n")[0])
-    parser.add_argument("--kernel", type=Path, required=True, help="the guest's bzImage")
-    parser.add_argument("--modules", type=Path, required=True, help="the folder that has one folder per release")
+    parser.add_argument("--kernel", type=Path, help="the guest's bzImage, if it has modules")
+    parser.add_argument("--modules", type=Path, help="the folder that has one folder per release")
     parser.add_argument("--agent", type=Path, required=True, help="the static agent binary")
     parser.add_argument("--small", action="store_true", help="without NFS, netfilter and bridges")
     parser.add_argument("--compress", action="store_true", help="zstd: smaller on disk, slower to boot")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args(arguments)
+    if (given.kernel is None) != (given.modules is None):
+        parser.error("--kernel and --modules belong together")
     write(
         given.output, kernel=given.kernel, modules_root=given.modules, agent=given.agent, small=given.small,
         compress=given.compress,

@@ -116,18 +116,70 @@ def test_what_is_no_kernel_is_refused(tree: Path) -> None:
         initramfs.kernel_release(tree / "agent")
 
 
-def test_assets_are_found_or_the_command_that_makes_them_is_named(tree: Path) -> None:
-    with pytest.raises(UnsupportedError, match="make run"):
-        guest_assets(tree / "nowhere")
+def test_the_minimal_kernel_s_initramfs_is_the_agent_and_nothing_else(tree: Path) -> None:
+    assert initramfs.write(tree / "out/initramfs-minimal", agent=tree / "agent")
+    files = read_cpio((tree / "out/initramfs-minimal").read_bytes())
+    regular = {name for name, (mode, _) in files.items() if stat.S_ISREG(mode)}
+    assert regular == {"init"}
+    assert not any("lib" in name for name in files)
+
+
+def test_a_kernel_without_its_modules_is_refused_on_the_command_line(tree: Path) -> None:
+    with pytest.raises(SystemExit):
+        initramfs.main(["--agent", str(tree / "agent"), "--kernel", str(tree / "k"), "-o", str(tree / "out")])
+
+
+def put_general(tree: Path) -> None:
     (tree / "build/kernel").mkdir(parents=True)
     (tree / f"vmlinuz-{RELEASE}").rename(tree / f"build/kernel/vmlinuz-{RELEASE}")
     initramfs.write(
         tree / "build/guest/initramfs", kernel=tree / f"build/kernel/vmlinuz-{RELEASE}",
         modules_root=tree / "modules", agent=tree / "agent",
     )  # fmt: skip
+
+
+def put_minimal(tree: Path) -> None:
+    (tree / "build/guest-kernel").mkdir(parents=True)
+    (tree / "build/guest-kernel/vmlinux").write_bytes(b"\x7fELF")
+    (tree / "build/guest-kernel/release").write_text("6.12.2-cuboid\n")
+    initramfs.write(tree / "build/guest/initramfs-minimal", agent=tree / "agent")
+
+
+def test_assets_are_found_or_the_command_that_makes_them_is_named(tree: Path) -> None:
+    with pytest.raises(UnsupportedError, match="make run"):
+        guest_assets(tree / "nowhere")
+    put_general(tree)
     assets = guest_assets(tree)
     assert (assets.kernel.name, assets.agent_version) == (f"vmlinuz-{RELEASE}", "1.2.3")
+    assert (assets.kind, assets.release) == ("general", RELEASE)
     assert assets.small == assets.initramfs
     (tree / f"build/kernel/vmlinuz-{RELEASE}").rename(tree / "build/kernel/vmlinuz-9.9")
     with pytest.raises(UnsupportedError, match="build_guest"):
         guest_assets(tree)
+
+
+def test_the_minimal_kernel_is_taken_when_it_is_there_and_either_when_it_is_named(tree: Path) -> None:
+    put_general(tree)
+    with pytest.raises(UnsupportedError, match="make guest-kernel"):
+        guest_assets(tree, kind="minimal")
+    put_minimal(tree)
+    assets = guest_assets(tree)
+    assert assets == guest_assets(tree, kind="minimal")
+    assert (assets.kind, assets.release, assets.kernel.name) == ("minimal", "6.12.2-cuboid", "vmlinux")
+    assert assets.small == assets.initramfs == tree / "build/guest/initramfs-minimal"
+    general = guest_assets(tree, kind="general")
+    assert general.kind == "general"
+    assert general.overhead_mib > assets.overhead_mib
+    assert general.min_memory_mib > assets.min_memory_mib
+
+
+def test_a_minimal_kernel_without_its_initramfs_is_not_taken(tree: Path) -> None:
+    put_general(tree)
+    put_minimal(tree)
+    (tree / "build/guest/initramfs-minimal").unlink()
+    assert guest_assets(tree).kind == "general"
+
+
+def test_a_kind_of_guest_that_there_is_not_is_refused_with_those_that_there_are(tree: Path) -> None:
+    with pytest.raises(InvalidError, match="minimal, general"):
+        guest_assets(tree, kind="tiny")

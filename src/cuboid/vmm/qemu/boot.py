@@ -1,7 +1,8 @@
 """The files that a VM boots, made fit for QEMU.
 
 A distribution's kernel unpacks itself. Emulated, that is a third of a boot, so the host does it, once: QEMU enters an
-ELF file with a PVH note directly (Linux `Documentation/arch/x86/boot.rst`, `include/xen/interface/elfnote.h`).
+ELF file with a PVH note directly (Linux `Documentation/arch/x86/boot.rst`, `include/xen/interface/elfnote.h`). The
+minimal kernel is such a file from the start.
 
 QEMU's microvm puts the initramfs at the end of guest memory and its ACPI tables in what is left of the last page: an
 initramfs that does not fill its pages can lie over the tables, and the kernel hangs without a word. So each is padded
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import mmap
 import struct
 import zlib
 from pathlib import Path
@@ -24,17 +26,24 @@ from cuboid.lib.paths import write_atomic
 PAGE = 4096
 EVERYBODY_READS = 0o004
 KERNEL_LIMIT = 256 << 20  # bytes of an unpacked kernel; Debian's cloud kernel has 58 MB
+ELF = b"\x7fELF"
+HEAD_BYTES = 0x206  # of a kernel, up to the end of the magic number of its setup header
 PT_NOTE, PVH_NOTE = 4, 18  # XEN_ELFNOTE_PHYS32_ENTRY
 
 
 def kernel(path: Path) -> Path:
-    """The kernel, checked to be an x86 boot image (the magic number of its setup header)."""
+    """The kernel, checked to be one that QEMU can enter: an x86 boot image, or an ELF file with a PVH entry."""
     try:
         with path.open("rb") as file:
-            header = file.read(0x206)
+            head = file.read(HEAD_BYTES)
+            if head.startswith(ELF):
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as elf:
+                    if has_pvh_entry(elf):
+                        return path
+                raise InvalidError(f"{path} is an ELF file without a PVH entry", hint="build it with CONFIG_PVH=y")
     except FileNotFoundError as error:
         raise NotFoundError(f"the kernel {path} does not exist", hint="tools/setup.sh fetches one") from error
-    if header[0x202:0x206] != b"HdrS":
+    if head[0x202:0x206] != b"HdrS":
         raise InvalidError(f"{path} is not a Linux kernel image for x86-64")
     return path
 
@@ -64,7 +73,10 @@ def _copy_of(path: Path, cache: Path, kind: str) -> Path:
 
 
 def unpacked(path: Path, cache: Path) -> Path:
-    """The ELF kernel inside `path`, unpacked into `cache` once per content; `path` itself if it holds none with PVH."""
+    """The ELF kernel inside `path`, unpacked into `cache` once per content; `path` itself if it is or has none."""
+    with path.open("rb") as file:
+        if file.read(len(ELF)) == ELF:
+            return path
     copy = _copy_of(path, cache, "kernel")
     if not copy.exists():
         inner = elf_inside(path.read_bytes())
@@ -85,7 +97,7 @@ def elf_inside(image: bytes) -> bytes | None:
     offset, length = struct.unpack_from("<II", image, 0x248)
     begin = ((image[0x1F1] or 4) + 1) * 512 + offset
     inner = _decompressed(image[begin : begin + length])
-    return inner if inner is not None and inner.startswith(b"\x7fELF") else None
+    return inner if inner is not None and inner.startswith(ELF) else None
 
 
 def _decompressed(packed: bytes) -> bytes | None:
@@ -103,7 +115,7 @@ def _decompressed(packed: bytes) -> bytes | None:
     return None
 
 
-def has_pvh_entry(elf: bytes) -> bool:
+def has_pvh_entry(elf: bytes | mmap.mmap) -> bool:
     """Whether a 64-bit ELF file says in a note where a PVH start enters it."""
     try:
         table, size, count = *struct.unpack_from("<Q", elf, 0x20), *struct.unpack_from("<HH", elf, 0x36)
@@ -115,7 +127,7 @@ def has_pvh_entry(elf: bytes) -> bool:
         return False
 
 
-def _has_note(elf: bytes, offset: int, end: int) -> bool:
+def _has_note(elf: bytes | mmap.mmap, offset: int, end: int) -> bool:
     while offset + 12 <= end:
         name, data, kind = struct.unpack_from("<III", elf, offset)
         if kind == PVH_NOTE and elf[offset + 12 : offset + 16] == b"Xen\0":
