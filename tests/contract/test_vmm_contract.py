@@ -369,12 +369,15 @@ async def test_what_a_driver_cannot_do_it_refuses(bench: Bench, tmp_path: Path) 
     vm = await bench.driver.create(bench.spec())
     capabilities = bench.driver.capabilities()
     if not capabilities.hotplug_disk:
-        with pytest.raises(UnsupportedError):
+        with pytest.raises((UnsupportedError, NotFoundError), match="late"):
             await vm.attach_disk(Disk("late", tmp_path / "late", False))
-        with pytest.raises(UnsupportedError):
+        with pytest.raises((UnsupportedError, NotFoundError), match="late"):
             await vm.detach_disk("late")
     if not capabilities.snapshot:
         with pytest.raises(UnsupportedError):
             await vm.snapshot(tmp_path)
         with pytest.raises(UnsupportedError):
             await bench.driver.restore(bench.spec(id="vm-9"), tmp_path)
+    if not capabilities.late_disks:
+        with pytest.raises(InvalidError):
+            await bench.driver.create(bench.spec(id="vm-9", disks=(Disk("late", None, False),)))

@@ -31,6 +31,7 @@ BOOT_SECONDS = 75.0  # a boot takes 3 to 5 s under software emulation, 17 s with
 ASK_SECONDS = 10.0
 ARTIFACTS = guest_image.ROOT / "build/artifacts"
 STATE = guest_image.ROOT / "build/test/vmm-state"  # shared, so that accelerators are probed once
+ANSWERS = ("probe.json", "tsc-khz")
 UIDS = 200  # users per factory
 
 needs_vms = pytest.mark.skipif(
@@ -89,6 +90,7 @@ class Vms:
             cgroup_parent=f"cuboid-test-{os.getpid()}-{number}",
             uid_base=2_100_000_000 + (os.getpid() % 20_000) * 10_000 + number % 50 * UIDS, uid_count=UIDS,
         )  # fmt: skip
+        self.state = _own_state(self.folder)
         self._initramfs = initramfs
         self._made: list[QemuVm] = []
         self._guests: list[Guest] = []
@@ -99,20 +101,20 @@ class Vms:
         """Another driver over the same host state: what a restarted node agent has."""
         kernel = guest_image.kernel()
         assert kernel is not None, guest_image.missing()
-        driver = QemuDriver(self.folder, STATE, self.settings, kernel=kernel)
+        driver = QemuDriver(self.folder, self.state, self.settings, kernel=kernel)
         self._drivers.append(driver)
         return driver
 
     def spec(
         self, vm_id: str = "", *, disks: tuple[Disk, ...] = (), nics: tuple[Nic, ...] = (), netns: Path | None = None,
         memory_mib: int = 128, vcpus: int = 1, boot: Boot | None = None, limits: HostLimits | None = None,
-        shared_memory: bool = False,
+        shared_memory: bool = False, template: bool = False,
     ) -> VmSpec:  # fmt: skip
         kernel = guest_image.kernel()
         assert kernel is not None, guest_image.missing()
         return VmSpec(
             vm_id or f"vm-{next(_numbers)}", boot or Boot(kernel, self._initramfs or guest_image.test_initramfs()),
-            vcpus, memory_mib, disks, nics, netns, limits or HostLimits(), shared_memory,
+            vcpus, memory_mib, disks, nics, netns, limits or HostLimits(), shared_memory, template,
         )  # fmt: skip
 
     async def create(self, spec: VmSpec | None = None) -> QemuVm:
@@ -160,6 +162,7 @@ class Vms:
         finally:
             for driver in self._drivers:
                 await driver.close()
+            _keep_answers(self.state)
             self._remove_groups()
             shutil.rmtree(self.folder, ignore_errors=True)
         assert not remains, f"left on the host: {remains}"
@@ -177,6 +180,7 @@ class Vms:
         users = range(self.settings.uid_base, self.settings.uid_base + self.settings.uid_count)
         found += [f"process {pid}" for pid in processes.of_users(users)]
         found += [f"group {name}" for name in cgroup.find(self.settings.cgroup_parent).names()]
+        found += [f"file {path}" for path in (self.state / "vmm/memory").glob("*")]
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         found += [f"mount {line}" for line in mounts if str(self.folder) in line]
         return ", ".join(found)
@@ -185,3 +189,21 @@ class Vms:
         for folder in cgroup.find(self.settings.cgroup_parent).folders(".").values():
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _own_state(folder: Path) -> Path:
+    """A state folder for one factory, which knows what others found out: what is usable here, kernels unpacked."""
+    state, shared = folder / "state", STATE / "vmm"
+    (shared / "boot").mkdir(mode=0o755, parents=True, exist_ok=True)
+    (state / "vmm").mkdir(mode=0o711, parents=True)
+    (state / "vmm/boot").symlink_to(shared / "boot")
+    for name in ANSWERS:
+        with suppress(FileNotFoundError):
+            shutil.copy(shared / name, state / "vmm" / name)
+    return state
+
+
+def _keep_answers(state: Path) -> None:
+    for name in ANSWERS:
+        if (state / "vmm" / name).exists() and not (STATE / "vmm" / name).exists():
+            shutil.copy(state / "vmm" / name, STATE / "vmm" / name)

@@ -28,7 +28,9 @@ def check(spec: VmSpec, capabilities: Capabilities) -> None:
         raise InvalidError(f"{len(spec.nics)} network devices; at most {MAX_NICS} are supported")
     if not spec.boot.cmdline.isascii() or not spec.boot.cmdline.isprintable() or len(spec.boot.cmdline) > MAX_CMDLINE:
         raise InvalidError(f"the kernel command line must be at most {MAX_CMDLINE} printable ASCII characters")
-    _check_disks(spec.disks)
+    if spec.template and spec.shared_memory:
+        raise InvalidError("memory that is shared with other processes cannot be a template's")
+    _check_disks(spec.disks, capabilities)
     _check_nics(spec)
 
 
@@ -52,8 +54,10 @@ def _check_memory(spec: VmSpec, capabilities: Capabilities) -> None:
         )
 
 
-def _check_disks(disks: tuple[Disk, ...]) -> None:
+def _check_disks(disks: tuple[Disk, ...], capabilities: Capabilities) -> None:
     for disk in disks:
+        if disk.path is None and not capabilities.late_disks:
+            raise InvalidError(f"disk {disk.serial} has no path, and this driver fills no empty slots")
         if not _SERIAL.fullmatch(disk.serial):
             raise InvalidError(f"disk serial {disk.serial!r}: 1 to 20 of A-Z, a-z, 0-9, . _ -")
     if len({disk.serial for disk in disks}) < len(disks):
@@ -61,7 +65,7 @@ def _check_disks(disks: tuple[Disk, ...]) -> None:
 
 
 def _check_nics(spec: VmSpec) -> None:
-    if spec.nics and spec.netns is None:
+    if spec.nics and spec.netns is None and not spec.template:  # a template's taps are made for it, in an empty one
         raise InvalidError("a VM with network devices needs the network namespace of its taps")
     for nic in spec.nics:
         _check_nic(nic)

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cuboid.lib.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError, UnsupportedError
+from cuboid.vmm import snapshots
 from cuboid.vmm.base import Capabilities, Disk, EndCause, Ended, HostLimits, Probe, State, VmSpec, VmStats
 from cuboid.vmm.check import check, check_id
+from cuboid.vmm.snapshots import shape_of
 
 StopAgent = Callable[[], Awaitable[None]]
 Agent = Callable[[Path], Awaitable[StopAgent]]
-STEPS = ("probe", "create", "start", "pause", "resume", "stats", "kill", "recover", "clean")
+STEPS = (
+    "probe", "create", "start", "pause", "resume", "stats", "kill", "recover", "clean",
+    "snapshot", "restore", "verify", "attach_disk", "detach_disk", "set_limits",
+)  # fmt: skip
+MEMORY = "memory"  # the file of a snapshot
 
 
 @dataclass
@@ -34,6 +40,9 @@ class _Machine:
     ended: Ended | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
     stop_agent: StopAgent | None = None
+    disks: dict[str, Disk] = field(default_factory=dict)  # what is in the slots
+    limits: HostLimits = field(default_factory=HostLimits)
+    spent: bool = False  # a template that handed its memory over
 
 
 class FakeHost:
@@ -43,6 +52,7 @@ class FakeHost:
         self.machines: dict[str, _Machine] = {}
         self.debris: set[str] = set()  # ids of which something is left without a VM
         self.pids = itertools.count(1000)
+        self.facts = {"driver": "fake", "CPU": "imaginary"}  # change it to play another host
 
 
 class FakeVm:
@@ -71,9 +81,8 @@ class FakeVm:
 
     async def start(self) -> None:
         self._driver.may_fail("start")
-        if self._move({State.CREATED}, State.RUNNING) and self._driver.agent is not None:
-            self.channel_path.parent.mkdir(parents=True, exist_ok=True)
-            self._machine.stop_agent = await self._driver.agent(self.channel_path)
+        if self._move({State.CREATED}, State.RUNNING):
+            await self._driver.serve(self._machine)
 
     async def pause(self) -> None:
         self._driver.may_fail("pause")
@@ -81,6 +90,8 @@ class FakeVm:
 
     async def resume(self) -> None:
         self._driver.may_fail("resume")
+        if self._machine.spent:
+            raise ConflictError(f"VM {self.id} was a template and has been snapshotted: it can only be killed")
         self._move({State.PAUSED}, State.RUNNING)
 
     def _move(self, allowed: set[State], to: State) -> bool:
@@ -92,22 +103,67 @@ class FakeVm:
         self._machine.state = to
         return True
 
+    @property
+    def limits(self) -> HostLimits:
+        return self._machine.limits
+
+    @property
+    def attached(self) -> dict[str, Disk]:
+        """What is in the slots, by serial."""
+        return dict(self._machine.disks)
+
     async def attach_disk(self, disk: Disk) -> None:
-        raise UnsupportedError("the fake takes no disk while it runs")
+        self._driver.may_fail("attach_disk")
+        self._check_lives()
+        slot = self._slot(disk.serial)
+        if disk.path is None:
+            raise ConflictError(f"disk {disk.serial} has no path: there is nothing to attach")
+        if slot.read_only != disk.read_only:
+            raise ConflictError(f"slot {disk.serial} of {self.id} and the disk are not both writable or read-only")
+        if disk.serial in self._machine.disks:
+            raise ConflictError(f"slot {disk.serial} of {self.id} is taken")
+        self._driver.check_files([disk.path])
+        self._machine.disks[disk.serial] = disk
 
     async def detach_disk(self, serial: str) -> None:
-        raise UnsupportedError("the fake gives up no disk while it runs")
+        self._driver.may_fail("detach_disk")
+        self._check_lives()
+        self._slot(serial)
+        self._machine.disks.pop(serial, None)
+
+    def _slot(self, serial: str) -> Disk:
+        for disk in self.spec.disks:
+            if disk.serial == serial:
+                return disk
+        raise NotFoundError(f"VM {self.id} has no disk slot {serial}")
 
     async def set_limits(self, limits: HostLimits) -> None:
-        self.limits = limits
+        self._driver.may_fail("set_limits")
+        self._check_lives()
+        self._machine.limits = limits
 
     async def snapshot(self, folder: Path) -> None:
-        raise UnsupportedError("the fake makes no snapshots")
+        self._driver.may_fail("snapshot")
+        self._check_lives()
+        if self.state != State.PAUSED:
+            raise ConflictError(f"VM {self.id} is {self.state}: only a paused VM is snapshotted")
+        if self.spec.shared_memory or self._machine.spent:
+            raise UnsupportedError(f"VM {self.id} takes no snapshot")
+        with snapshots.Draft(folder, self.id) as draft:
+            (draft.path / MEMORY).write_text(f"memory of {self.id}")
+            for disk in self._machine.disks.values():
+                if disk.path is not None and not disk.read_only:
+                    (draft.path / snapshots.disk_file(disk.serial)).write_bytes(disk.path.read_bytes())
+            self._machine.spent = self.spec.template
+            draft.finish(self._driver.snapshot_facts(), shape_of(self.spec), shared_memory=self.spec.template)
+
+    def _check_lives(self) -> None:
+        if self.state == State.ENDED:
+            raise ConflictError(f"VM {self.id} has ended")
 
     async def stats(self) -> VmStats:
         self._driver.may_fail("stats")
-        if self._machine.state == State.ENDED:
-            raise ConflictError(f"VM {self.id} has ended")
+        self._check_lives()
         memory = self.spec.memory_mib << 20
         return VmStats(cpu_seconds=0.1, memory_bytes=memory // 2, anonymous_bytes=memory // 4)
 
@@ -197,28 +253,60 @@ class FakeDriver:
         return Probe(True, "none", "the fake always works")
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(accel="none", channel="virtio-serial", overhead_mib=16)
+        return Capabilities(
+            accel="none", channel="virtio-serial", overhead_mib=16, snapshot=True, late_disks=True,
+            free_page_reporting=True,
+        )  # fmt: skip
 
     async def create(self, spec: VmSpec) -> FakeVm:
         self.may_fail("create")
+        return FakeVm(self, self._machine(spec))
+
+    def _machine(self, spec: VmSpec) -> _Machine:
         check(spec, self.capabilities())
         if spec.id in self.host.machines or spec.id in self.host.debris:
             raise AlreadyExistsError(f"a VM {spec.id} exists already")
-        for file in (spec.boot.kernel, spec.boot.initramfs, *(disk.path for disk in spec.disks if disk.path)):
+        disks = {disk.serial: disk for disk in spec.disks if disk.path is not None}
+        self.check_files([spec.boot.kernel, spec.boot.initramfs, *(disk.path for disk in disks.values() if disk.path)])
+        machine = _Machine(spec, next(self.host.pids), disks=disks, limits=spec.limits)
+        self.host.machines[spec.id] = machine
+        return machine
+
+    def check_files(self, files: Iterable[Path]) -> None:
+        for file in files:
             if not file.exists():
                 raise NotFoundError(f"{file} does not exist")
-        machine = _Machine(spec, next(self.host.pids))
-        self.host.machines[spec.id] = machine
-        return FakeVm(self, machine)
+
+    async def serve(self, machine: _Machine) -> None:
+        """The guest's agent listens from now on."""
+        if self.agent is not None:
+            path = self.channel_path(machine.spec.id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            machine.stop_agent = await self.agent(path)
 
     def snapshot_facts(self) -> dict[str, str]:
-        return {"driver": self.name}
+        return dict(self.host.facts)
 
     async def restore(self, spec: VmSpec, folder: Path) -> FakeVm:
-        raise UnsupportedError("the fake restores no snapshots")
+        self.may_fail("restore")
+        if spec.template or spec.shared_memory:
+            raise InvalidError("a restored VM is neither a template nor shares its memory")
+        check(spec, self.capabilities())
+        manifest = snapshots.load(folder)
+        snapshots.check_facts(folder, manifest, self.snapshot_facts())
+        snapshots.check_shape(folder, manifest, shape_of(spec))
+        snapshots.check_digest(folder, manifest, MEMORY)
+        machine = self._machine(spec)
+        machine.state = State.PAUSED
+        await self.serve(machine)
+        return FakeVm(self, machine)
 
     async def verify(self, folder: Path) -> None:
-        raise UnsupportedError("the fake restores no snapshots")
+        self.may_fail("verify")
+        manifest = snapshots.load(folder)
+        snapshots.check_facts(folder, manifest, self.snapshot_facts())
+        for name in manifest.files:
+            snapshots.check_digest(folder, manifest, name)
 
     async def recover(self, handle: Mapping[str, Any]) -> FakeVm | None:
         self.may_fail("recover")

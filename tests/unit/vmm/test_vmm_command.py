@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
+from typing import Any
 
 from cuboid.vmm.base import Boot, Disk, Nic, VmSpec
 from cuboid.vmm.qemu import command
@@ -16,6 +18,10 @@ TCG = command.Host("/usr/bin/qemu-system-x86_64", "tcg", tsc_khz=2_100_000)
 
 def option(argv: list[str], name: str) -> list[str]:
     return [value for flag, value in itertools.pairwise(argv) if flag == name]
+
+
+def nodes(argv: list[str]) -> list[dict[str, Any]]:
+    return [json.loads(value) for value in option(argv, "-blockdev")]
 
 
 def test_software_emulation_is_told_the_rate_of_the_time_stamp_counter() -> None:
@@ -56,19 +62,42 @@ def test_a_disk_has_its_serial_and_is_writable_only_if_it_should_be() -> None:
     argv = command.build(dataclasses.replace(SPEC, disks=disks), TCG, FDS)
     devices = [value for value in option(argv, "-device") if value.startswith("virtio-blk")]
     assert [("serial=image" in devices[0]), ("serial=data" in devices[1])] == [True, True]
-    nodes = option(argv, "-blockdev")
-    assert all("read-only=on" in node and "discard" not in node for node in nodes[:2])
-    assert all("read-only=off" in node and "discard=unmap" in node for node in nodes[2:])
+    image, data = nodes(argv)
+    assert (image["read-only"], image["file"]["read-only"], "discard" in image) == (True, True, False)
+    assert (data["read-only"], data["file"]["read-only"], data["discard"]) == (False, False, "unmap")
+
+
+def test_an_empty_slot_is_a_large_disk_of_zeros() -> None:
+    disks = (Disk("image", None, True), Disk("data", Path("/b"), False))
+    argv = command.build(dataclasses.replace(SPEC, disks=disks), TCG, dataclasses.replace(FDS, disks=(-1, 7)))
+    empty, filled = nodes(argv)
+    assert (empty["driver"], empty["size"], empty["read-only"]) == ("null-co", 1 << 40, True)
+    assert filled["file"]["filename"] == "/dev/fdset/7"
+    assert [device for device in option(argv, "-device") if "drive=stub0" in device]
+
+
+def test_the_memory_of_a_template_is_written_to_its_file_and_that_of_a_clone_is_not() -> None:
+    for memory, wanted in ((command.Memory.TEMPLATE, "share=on"), (command.Memory.CLONE, "share=off,readonly=on")):
+        (backend,) = option(command.build(SPEC, TCG, FDS, memory), "-object")
+        assert backend.startswith(f"memory-backend-file,mem-path=/boot/memory,{wanted}")
+
+
+def test_a_vm_that_goes_on_from_a_snapshot_waits_for_its_state() -> None:
+    argv = command.build(SPEC, TCG, dataclasses.replace(FDS, state=9), command.Memory.CLONE)
+    assert option(argv, "-incoming") == ["defer"]
+    assert "fd=9,set=2000" in option(argv, "-add-fd")
+    assert option(command.build(SPEC, TCG, FDS), "-incoming") == []
 
 
 def test_a_limited_disk_goes_through_a_throttle_and_others_do_not() -> None:
     disks = (Disk("a", Path("/a"), False, iops=100, bytes_per_second=1 << 20), Disk("b", Path("/b"), False))
     argv = command.build(dataclasses.replace(SPEC, disks=disks), TCG, FDS)
-    assert "throttle-group,id=limit0,x-iops-total=100,x-bps-total=1048576" in option(argv, "-object")
-    nodes = option(argv, "-blockdev")
-    assert sum("driver=throttle" in node for node in nodes) == 1
-    assert any(node.startswith("driver=raw,node-name=disk0,file=slow0") for node in nodes)
-    assert any(node.startswith("driver=raw,node-name=disk1,file=file1") for node in nodes)
+    groups = [json.loads(value) for value in option(argv, "-object") if value.startswith("{")]
+    limits = {"iops-total": 100, "bps-total": 1 << 20}
+    assert groups == [{"qom-type": "throttle-group", "id": "limit0", "limits": limits}]
+    limited, free = nodes(argv)
+    assert (limited["file"]["driver"], limited["file"]["throttle-group"]) == ("throttle", "limit0")
+    assert free["file"]["driver"] == "file"
 
 
 def test_a_network_device_takes_its_tap_as_a_descriptor() -> None:
@@ -78,5 +107,5 @@ def test_a_network_device_takes_its_tap_as_a_descriptor() -> None:
 
 
 def test_shared_memory_is_a_memfd() -> None:
-    argv = command.build(dataclasses.replace(SPEC, shared_memory=True), TCG, FDS)
+    argv = command.build(SPEC, TCG, FDS, command.Memory.SHARED)
     assert "memory-backend-memfd,share=on,id=ram,size=256M" in option(argv, "-object")

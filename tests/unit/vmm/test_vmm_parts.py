@@ -18,8 +18,8 @@ from cuboid.lib.linux.cgroup import Hierarchy
 from cuboid.vmm.base import HostLimits
 from cuboid.vmm.check import check_id
 from cuboid.vmm.qemu import boot, console, launcher, tsc
-from cuboid.vmm.qemu.driver import _complaint
 from cuboid.vmm.qemu.jail import Jails
+from cuboid.vmm.qemu.launch import complaint
 from cuboid.vmm.qemu.plan import Plan
 from cuboid.vmm.settings import VmmSettings
 
@@ -33,7 +33,7 @@ def test_the_launcher_reads_the_plan_that_the_driver_wrote(
     if root == "--" or netns == "--" or any("--" in pair for pair in pairs):
         return  # paths on the host are absolute
     plan = Plan(
-        root=root, root_size=7, binds=tuple(pairs), links=(("a", "b"),), netns=netns, taps=("t0", "t1"),
+        root=root, root_size=7, binds=tuple(pairs), writable=(), links=(("a", "b"),), netns=netns, taps=("t0", "t1"),
         cgroups=("c",), fds=(5, 6), stderr=9, uid=1000, max_processes=3, max_files=4, pid_file="p", argv=tuple(argv),
     )  # fmt: skip
     words = launcher.parse(plan.words())
@@ -164,13 +164,13 @@ def test_last_words_of_a_panic_are_its_reason_and_not_its_dump() -> None:
 
 def test_qemus_error_is_found_among_its_words() -> None:
     said = 'qemu-system-x86_64: -device x: Failed to get "write" lock\nIs another process using the image [y]?\n'
-    assert _complaint(said) == '-device x: Failed to get "write" lock'
-    assert _complaint("cannot become the VMM: no\n") == "cannot become the VMM: no"
-    assert _complaint("") == ""
+    assert complaint(said) == '-device x: Failed to get "write" lock'
+    assert complaint("cannot become the VMM: no\n") == "cannot become the VMM: no"
+    assert complaint("") == ""
 
 
 def jails(folder: Path, count: int = 8) -> Jails:
-    return Jails(folder, VmmSettings(uid_base=2_090_000_000, uid_count=count), Hierarchy("none"))
+    return Jails(folder, folder, VmmSettings(uid_base=2_090_000_000, uid_count=count), Hierarchy("none"))
 
 
 def test_each_vm_has_a_user_of_its_own_until_none_is_left(tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def v1_files(limits: Limits) -> dict[str, dict[str, str]]:
     return {"cpu": cpu, "memory": memory, "pids": pids}
 
 
+def v2_unlimited() -> dict[str, str]:
+    """What lifts every limit that `v2_files` may leave out."""
+    return {"cpu.max": "max", "memory.max": "max", "memory.swap.max": "max", "pids.max": "max"}
+
+
+def v1_unlimited() -> dict[str, dict[str, str]]:
+    return {
+        "cpu": {"cpu.cfs_quota_us": "-1"}, "memory": {"memory.limit_in_bytes": "-1"}, "pids": {"pids.max": "max"},
+    }  # fmt: skip
+
+
 class Hierarchy:
     """Where groups are made: `parent` is a path below the root, without a leading slash."""
 
@@ -143,6 +154,15 @@ class Group:
         else:
             for controller, files in v1_files(limits).items():
                 self._write(controller, files)
+
+    def change(self, limits: Limits) -> None:
+        """Other limits than before; zero lifts one. OSError (EBUSY on v1: the group uses more memory than that)."""
+        if "" in self._folders:
+            self._write("", v2_unlimited() | v2_files(limits))
+        else:
+            unlimited = v1_unlimited()
+            for controller, files in v1_files(limits).items():
+                self._write(controller, unlimited.get(controller, {}) | files)
 
     def _write(self, controller: str, files: Mapping[str, str]) -> None:
         folder = self._folders.get(controller)

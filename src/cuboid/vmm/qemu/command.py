@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import enum
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from cuboid.vmm.base import Disk, Nic, VmSpec
 
@@ -12,7 +15,21 @@ MAX_NICS = 4
 # Without erms and fsrm the guest's kernel copies in unrolled loops: TCG emulates `rep movsb` byte by byte. Without la57
 # it has four levels of page tables to walk instead of five.
 TCG_CPU = "max,-erms,-fsrm,-la57"
-KERNEL_INSIDE, INITRAMFS_INSIDE = "/boot/kernel", "/boot/initramfs"
+KERNEL_INSIDE, INITRAMFS_INSIDE, MEMORY_INSIDE = "/boot/kernel", "/boot/initramfs", "/boot/memory"
+# What a guest finds under an empty slot: as large as any disk put there later, so no read of its ends beyond its end.
+STUB_BYTES = 1 << 40
+STATE_FDSET = 2000  # of the device state that a VM goes on from, or writes
+# Raised when the devices below change: a snapshot fits the machine that it was taken from only.
+LAYOUT = "microvm-1"
+
+
+class Memory(enum.Enum):
+    """Where the guest's memory is."""
+
+    OWN = "own"  # anonymous
+    SHARED = "shared"  # with vhost-user processes
+    TEMPLATE = "template"  # a file that the snapshot will hold
+    CLONE = "clone"  # the pages of such a file, copied when written to
 
 
 @dataclass(frozen=True)
@@ -22,9 +39,10 @@ class Descriptors:
     qmp: int
     channel: int
     console: int
-    disks: tuple[int, ...] = ()
+    disks: tuple[int, ...] = ()  # -1 for an empty slot
     taps: tuple[int, ...] = ()
     kvm: int = -1
+    state: int = -1  # of the devices, to go on from
 
 
 @dataclass(frozen=True)
@@ -37,16 +55,17 @@ class Host:
     translation_mib: int = 64
 
 
-def build(spec: VmSpec, host: Host, fds: Descriptors) -> list[str]:
+def build(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory = Memory.OWN) -> list[str]:
     return [
         host.qemu,
-        *_machine(spec, host, fds),
+        *_machine(spec, host, fds, memory),
         *_boot(spec, host),
         *_control(fds),
         *_serial(fds),
         "-device", "virtio-rng-device",
         *(part for index, disk in enumerate(spec.disks) for part in _disk(index, disk, fds.disks[index])),
         *(part for index, nic in enumerate(spec.nics) for part in _nic(index, nic, fds.taps[index])),
+        *_migration(fds),
     ]  # fmt: skip
 
 
@@ -63,8 +82,7 @@ def kernel_cmdline(spec: VmSpec, host: Host) -> str:
     return " ".join([*parts, *spec.boot.cmdline.split()])
 
 
-def _machine(spec: VmSpec, host: Host, fds: Descriptors) -> list[str]:
-    memory = "memory-backend-memfd,share=on" if spec.shared_memory else "memory-backend-ram"
+def _machine(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory) -> list[str]:
     if host.accel == "kvm":
         accel, cpu = f"kvm,device={_set(fds.kvm)}", "host"
     else:
@@ -73,12 +91,28 @@ def _machine(spec: VmSpec, host: Host, fds: Descriptors) -> list[str]:
         "-M", "microvm,memory-backend=ram,pit=off,pic=off,rtc=on,isa-serial=off",
         "-global", "virtio-mmio.force-legacy=false",
         "-accel", accel, "-cpu", cpu, "-smp", str(spec.vcpus), "-m", f"{spec.memory_mib}M",
-        "-object", f"{memory},id=ram,size={spec.memory_mib}M",
+        "-object", f"{_BACKENDS[memory]},id=ram,size={spec.memory_mib}M",
         "-nodefaults", "-no-user-config", "-display", "none", "-name", f"{spec.id},debug-threads=on",
         "-action", "reboot=shutdown,shutdown=pause,panic=shutdown",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         *(("-add-fd", f"fd={fds.kvm},set={fds.kvm}") if host.accel == "kvm" else ()),
     ]  # fmt: skip
+
+
+_BACKENDS = {
+    Memory.OWN: "memory-backend-ram",
+    Memory.SHARED: "memory-backend-memfd,share=on",
+    Memory.TEMPLATE: f"memory-backend-file,mem-path={MEMORY_INSIDE},share=on",
+    Memory.CLONE: f"memory-backend-file,mem-path={MEMORY_INSIDE},share=off,readonly=on,rom=off",
+}
+
+
+def _migration(fds: Descriptors) -> list[str]:
+    """Nobody is told by QEMU where the guest's address is now: the agent of a clone is given another one."""
+    options = ["-global", "migration.x-events=on", "-global", "migration.announce-rounds=0"]
+    if fds.state >= 0:
+        options += ["-add-fd", f"fd={fds.state},set={STATE_FDSET}", "-incoming", "defer"]
+    return options
 
 
 def _boot(spec: VmSpec, host: Host) -> list[str]:
@@ -107,26 +141,65 @@ def _serial(fds: Descriptors) -> list[str]:
 
 def _disk(index: int, disk: Disk, fd: int) -> list[str]:
     """`report`: a host without space is an I/O error in the guest; QEMU's default would stop the guest for ever."""
-    read_only = "on" if disk.read_only else "off"
-    node = f"file{index}"
-    throttle: list[str] = []
-    if disk.iops or disk.bytes_per_second:
-        limits = f",x-iops-total={disk.iops}" if disk.iops else ""
-        limits += f",x-bps-total={disk.bytes_per_second}" if disk.bytes_per_second else ""
-        throttle = [
-            "-object", f"throttle-group,id=limit{index}{limits}",
-            "-blockdev", f"driver=throttle,node-name=slow{index},throttle-group=limit{index},file={node}"
-            f",read-only={read_only}",
-        ]  # fmt: skip
-        node = f"slow{index}"
-    discard = "" if disk.read_only else ",discard=unmap"
+    device = f"virtio-blk-device,id={device_id(index)},serial={disk.serial},werror=report,rerror=report"
+    if fd < 0:
+        return ["-blockdev", _json(stub(index, disk.read_only)), "-device", f"{device},drive={stub_node(index)}"]
+    limits = throttle(index, disk)
     return [
         "-add-fd", f"fd={fd},set={fd}",
-        "-blockdev", f"driver=file,node-name=file{index},filename={_set(fd)},read-only={read_only}{discard}",
-        *throttle,
-        "-blockdev", f"driver=raw,node-name=disk{index},file={node},read-only={read_only}{discard}",
-        "-device", f"virtio-blk-device,drive=disk{index},serial={disk.serial},werror=report,rerror=report",
+        *(("-object", _json(limits)) if limits else ()),
+        "-blockdev", _json(disk_node(index, disk, fd)),
+        "-device", f"{device},drive={node_name(index)}",
     ]  # fmt: skip
+
+
+def device_id(index: int) -> str:
+    return f"slot{index}"
+
+
+def node_name(index: int) -> str:
+    """The block node of what is in a slot."""
+    return f"disk{index}"
+
+
+def stub_node(index: int) -> str:
+    """The block node of an empty slot."""
+    return f"stub{index}"
+
+
+def throttle_id(index: int) -> str:
+    return f"limit{index}"
+
+
+def stub(index: int, read_only: bool) -> dict[str, Any]:
+    """Zeros that cost nothing, as arguments of `blockdev-add`."""
+    return {
+        "driver": "null-co", "node-name": stub_node(index), "size": STUB_BYTES, "read-zeroes": True,
+        "read-only": read_only,
+    }  # fmt: skip
+
+
+def throttle(index: int, disk: Disk) -> dict[str, Any]:
+    """Limits as arguments of `object-add`; empty if there are none."""
+    limits = {"iops-total": disk.iops, "bps-total": disk.bytes_per_second}
+    wanted = {name: value for name, value in limits.items() if value}
+    return {"qom-type": "throttle-group", "id": throttle_id(index), "limits": wanted} if wanted else {}
+
+
+def disk_node(index: int, disk: Disk, fdset: int) -> dict[str, Any]:
+    """A raw disk on a descriptor, through a throttle if it is limited, as arguments of `blockdev-add`."""
+    discard = {} if disk.read_only else {"discard": "unmap"}
+    file: dict[str, Any] = {"driver": "file", "filename": _set(fdset), "read-only": disk.read_only, **discard}
+    if disk.iops or disk.bytes_per_second:
+        file = {
+            "driver": "throttle", "throttle-group": throttle_id(index), "file": file, "read-only": disk.read_only,
+            **discard,
+        }  # fmt: skip
+    return {"driver": "raw", "node-name": node_name(index), "file": file, "read-only": disk.read_only, **discard}
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _nic(index: int, nic: Nic, fd: int) -> list[str]:

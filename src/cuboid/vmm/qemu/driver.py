@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
 import os
-import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cuboid.lib import proc
 from cuboid.lib.aio import TaskSet
-from cuboid.lib.errors import (
-    ConflictError,
-    CuboidError,
-    DeadlineError,
-    InvalidError,
-    NotFoundError,
-    ProcessError,
-    UnavailableError,
-    UnsupportedError,
-)
+from cuboid.lib.errors import CuboidError, DeadlineError, InvalidError, UnavailableError, UnsupportedError
 from cuboid.lib.linux import cgroup
 from cuboid.lib.log import get_log
+from cuboid.lib.threads import in_thread
 from cuboid.vmm import probe as probing
+from cuboid.vmm import snapshots
 from cuboid.vmm.base import Boot, Capabilities, EndCause, Probe, VmSpec
 from cuboid.vmm.check import check, check_id
-from cuboid.vmm.qemu import boot, command, console, launcher, tsc
-from cuboid.vmm.qemu.jail import Jail, Jails
-from cuboid.vmm.qemu.plan import Plan
+from cuboid.vmm.qemu import boot, command, console, tsc
+from cuboid.vmm.qemu.command import Memory
+from cuboid.vmm.qemu.jail import Jail, Jails, set_oom_score
+from cuboid.vmm.qemu.launch import Launch, Order, Started, complaint, last_line
+from cuboid.vmm.qemu.snapshotting import MEMORY, STATE
 from cuboid.vmm.qemu.vm import QemuVm, still_runs
 from cuboid.vmm.settings import VmmSettings
+from cuboid.vmm.snapshots import Shape, shape_of
 
 log = get_log(__name__)
 
 MIN_MEMORY_MIB = 96  # Debian's cloud kernel, its initramfs and a small agent; found by trying (docs/design/0007)
 VMM_MIB = 64  # what QEMU needs itself, above the guest's memory and the translation cache
-ROOT_BYTES = 1 << 20  # the jail's root: folders and empty mount points
-READ_ONLY_BINDS = ("/usr", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
-LINKS = (("usr/lib", "/lib"), ("usr/lib64", "/lib64"))
-MAX_FILES = 512
+STATE_REFUSED = ("load of migration failed", "error while loading state")  # QEMU's words
 
 
 class QemuDriver:
@@ -53,11 +48,13 @@ class QemuDriver:
         self._cache = state / "vmm"
         self._kernel = kernel
         self._qemu = proc.find(settings.qemu, package="qemu-system-x86")
-        self._jails = Jails(run, settings, cgroup.find(settings.cgroup_parent))
+        self._launch = Launch(settings, self._cache / "boot")
+        self._jails = Jails(run, self._cache, settings, cgroup.find(settings.cgroup_parent))
         self._tasks = TaskSet("qemu")
         self._vms: dict[str, QemuVm] = {}
         self._probe: Probe | None = None
         self._probing = asyncio.Lock()
+        self._facts: dict[str, str] = {}
         self._probe_ids = {f"probe-{accel}-{os.getpid()}" for accel in probing.ACCELERATORS}
 
     # -- what it can do
@@ -69,9 +66,18 @@ class QemuDriver:
                 key = probing.host_key(self._settings.accel, Path(self._qemu), self._kernel)
                 cache = self._cache / "probe.json"
                 self._probe = await probing.probe(self._settings.accel, self._boot_once, cache, key)
+                self._facts = await self._find_facts(self._probe.accel) if self._probe.usable else {}
                 say = log.info if self._probe.usable else log.warning
                 say("VMs run here" if self._probe.usable else "no VM can run here", reason=self._probe.reason)
             return self._probe
+
+    async def _find_facts(self, accel: str) -> dict[str, str]:
+        said = await proc.run([self._qemu, "--version"], timeout=self._settings.create_seconds)
+        facts = {
+            "driver": self.name, "VMM": said.text.partition("\n")[0], "machine": command.LAYOUT, "accelerator": accel,
+            "CPU": _cpu(accel),
+        }  # fmt: skip
+        return facts | ({"clock rate in kHz": str(self._host(accel).tsc_khz)} if accel == "tcg" else {})
 
     def capabilities(self) -> Capabilities:
         """Before probe() has answered, `accel` is "unknown"."""
@@ -79,7 +85,7 @@ class QemuDriver:
         overhead = VMM_MIB + (0 if accel == "kvm" else self._settings.translation_mib)
         return Capabilities(
             accel=accel, channel="virtio-serial", max_disks=command.MAX_DISKS,
-            min_memory_mib=MIN_MEMORY_MIB, overhead_mib=overhead,
+            snapshot=True, late_disks=True, min_memory_mib=MIN_MEMORY_MIB, overhead_mib=overhead,
         )  # fmt: skip
 
     async def _boot_once(self, accel: str) -> float:
@@ -102,95 +108,60 @@ class QemuDriver:
         finally:
             await vm.discard()
         if ended.cause != EndCause.POWEROFF:
-            raise UnavailableError(_last_line(ended.detail) or f"the VM ended: {ended.cause}")
+            raise UnavailableError(last_line(ended.detail) or f"the VM ended: {ended.cause}")
         return time.monotonic() - begin
 
     # -- making VMs
 
     async def create(self, spec: VmSpec) -> QemuVm:
+        return await self._create(spec, await self._usable())
+
+    async def _usable(self) -> str:
+        """The accelerator."""
         probe = await self.probe()
         if not probe.usable:
             raise UnsupportedError(probe.reason, hint="cuboid doctor says more")
-        return await self._create(spec, probe.accel)
+        return probe.accel
 
     async def _create(self, spec: VmSpec, accel: str) -> QemuVm:
         check(spec, self.capabilities())
-        kernel = boot.kernel(spec.boot.kernel)
-        if accel == "tcg":  # KVM unpacks in no time, and the kernel's own unpacking chooses its address at random
-            kernel = await asyncio.to_thread(boot.unpacked, kernel, self._cache / "boot")
-        initramfs = boot.initramfs(spec.boot.initramfs, self._cache / "boot")
-        jail = self._jails.jail(spec.id)
-        with ExitStack() as opened:
-            disks = [
-                opened.enter_context(_Descriptor.of_disk(disk.path, disk.read_only)) for disk in spec.disks if disk.path
-            ]
-            uid = _made(jail, spec)
-            try:
-                return await self._launch(spec, accel, jail, uid, kernel, initramfs, [int(disk) for disk in disks])
-            except BaseException:
-                await asyncio.shield(asyncio.to_thread(jail.remove))
-                raise
+        memory = Memory.TEMPLATE if spec.template else Memory.SHARED if spec.shared_memory else Memory.OWN
+        return await self._made(Order(spec, self._host(accel), memory))
 
-    async def _launch(
-        self, spec: VmSpec, accel: str, jail: Jail, uid: int, kernel: Path, initramfs: Path, disks: list[int]
-    ) -> QemuVm:
-        with ExitStack() as opened:
-            listeners = [opened.enter_context(listener) for listener in jail.listen()]
-            output, console_fd, log_fd = console.make(self._settings.console_kib << 10)
-            opened.callback(os.close, console_fd)
-            opened.callback(os.close, log_fd)
-            fds = [*(listener.fileno() for listener in listeners), console_fd]
-            if accel == "kvm":
-                fds.append(int(opened.enter_context(_Descriptor(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)))))
-            fds += disks
-            plan = self._plan(spec, accel, jail, uid, kernel, initramfs, fds, log_fd, len(disks))
-            try:
-                pid = await self._run_launcher(plan, [*fds, log_fd])
-            except BaseException:
-                output.close()
-                raise
-        # Our copies of the listening sockets are closed by now: a VMM that dies cuts the connection to it.
-        return await self._connected(jail, pid, output)
+    def _host(self, accel: str) -> command.Host:
+        khz = tsc.settled(self._cache / "tsc-khz") if accel == "tcg" else 0
+        return command.Host(self._qemu, accel, khz, self._settings.translation_mib)
 
-    def _plan(
-        self, spec: VmSpec, accel: str, jail: Jail, uid: int, kernel: Path, initramfs: Path,
-        fds: list[int], log_fd: int, disks: int,
-    ) -> Plan:  # fmt: skip
-        numbers = list(range(launcher.FIRST_FD, launcher.FIRST_FD + len(fds) + len(spec.nics)))
-        first_disk = 3 + (accel == "kvm")
-        descriptors = command.Descriptors(
-            qmp=numbers[0], channel=numbers[1], console=numbers[2],
-            kvm=numbers[3] if accel == "kvm" else -1,
-            disks=tuple(numbers[first_disk : first_disk + disks]), taps=tuple(numbers[first_disk + disks :]),
-        )  # fmt: skip
-        host = command.Host(self._qemu, accel, tsc.khz() if accel == "tcg" else 0, self._settings.translation_mib)
-        files = [(path, path) for path in READ_ONLY_BINDS if Path(path).exists()]
-        files += [(str(kernel), command.KERNEL_INSIDE), (str(initramfs), command.INITRAMFS_INSIDE)]
-        return Plan(
-            root=str(jail.root), root_size=ROOT_BYTES, binds=tuple(files), links=LINKS,
-            netns=str(spec.netns or ""), taps=tuple(nic.tap for nic in spec.nics),
-            cgroups=tuple(str(file) for file in jail.group.join_files), fds=tuple(fds), stderr=log_fd, uid=uid,
-            max_processes=spec.limits.pids, max_files=MAX_FILES, pid_file=str(jail.pid_file),
-            argv=tuple(command.build(spec, host, descriptors)),
-        )  # fmt: skip
-
-    async def _run_launcher(self, plan: Plan, fds: list[int]) -> int:
-        program = [sys.executable, "-I", "-S", launcher.__file__, *plan.words()]
+    async def _made(self, order: Order) -> QemuVm:
+        """A VM of this order, connected to; or nothing is left."""
+        jail = self._jails.jail(order.spec.id)
         try:
-            result = await proc.run(program, timeout=self._settings.create_seconds, pass_fds=fds, output_limit=64)
-        except ProcessError as error:
-            raise UnavailableError(f"the VM's jail cannot be made: {_last_line(error.stderr)}") from error
-        return int(result.text)
+            uid = jail.make(order.spec.limits)
+            if order.memory is Memory.TEMPLATE:
+                jail.make_memory(order.spec.memory_mib << 20, uid)
+                order = dataclasses.replace(order, memory_file=jail.memory)
+        except OSError as error:
+            await asyncio.to_thread(jail.remove)
+            raise UnavailableError(f"the host has no place for VM {order.spec.id}: {error.strerror}") from error
+        try:
+            started = await self._launch.start(order, jail, uid)
+            return await self._connected(jail, started, order)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(jail.remove))
+            raise
 
-    async def _connected(self, jail: Jail, pid: int, output: console.Console) -> QemuVm:
+    async def _connected(self, jail: Jail, launched: Started, order: Order) -> QemuVm:
+        pid, output = launched.pid, launched.console
         started = proc.start_time(pid)
         if started is None:
-            raise UnavailableError(f"the VMM ended at once: {_complaint(output.vmm_log()) or 'without a word'}")
-        vm = QemuVm(jail, pid, started, output, self._settings, self._tasks)
+            raise UnavailableError(f"the VMM ended at once: {complaint(output.vmm_log()) or 'without a word'}")
+        vm = self._vm(jail, pid, started, output, shape_of(order.spec))
         try:
-            await vm.connect()
-        except CuboidError as error:
-            said = _complaint(vm.vmm_log)
+            if order.spec.limits.oom_score:
+                set_oom_score(pid, order.spec.limits.oom_score)
+            await vm.connect(incoming=order.state_file is not None)
+        except (CuboidError, OSError) as error:
+            said = complaint(vm.vmm_log)
             await vm.discard()
             if said:
                 raise UnavailableError(f"the VMM did not start: {said}") from error
@@ -199,6 +170,9 @@ class QemuDriver:
             await asyncio.shield(vm.discard())
             raise
         return self._keep(vm)
+
+    def _vm(self, jail: Jail, pid: int, started: int, output: console.Console, shape: Shape) -> QemuVm:
+        return QemuVm(jail, pid, started, output, self._settings, self._tasks, shape, self.snapshot_facts)
 
     def _keep(self, vm: QemuVm) -> QemuVm:
         self._vms[vm.id] = vm
@@ -209,14 +183,40 @@ class QemuDriver:
         if self._vms.get(vm.id) is vm:
             del self._vms[vm.id]
 
+    # -- snapshots
+
     def snapshot_facts(self) -> dict[str, str]:
-        return {"driver": self.name}
+        return dict(self._facts)
 
     async def restore(self, spec: VmSpec, folder: Path) -> QemuVm:
-        raise UnsupportedError("this driver restores no snapshots")
+        accel = await self._usable()
+        check(spec, self.capabilities())
+        if spec.template or spec.shared_memory:
+            raise InvalidError("a restored VM is neither a template nor shares its memory")
+        manifest = snapshots.load(folder)
+        snapshots.check_facts(folder, manifest, self._facts)
+        snapshots.check_shape(folder, manifest, shape_of(spec))
+        snapshots.check_digest(folder, manifest, STATE)
+        order = Order(spec, self._host(accel), Memory.CLONE, folder / MEMORY, folder / STATE)
+        try:
+            vm = await self._made(order)
+        except UnavailableError as error:
+            if any(words in error.message for words in STATE_REFUSED):
+                raise snapshots.incompatible(folder, error.message) from error
+            raise
+        try:
+            await vm.tell_capacities(spec.disks)
+        except BaseException:
+            await asyncio.shield(vm.discard())
+            raise
+        return vm
 
     async def verify(self, folder: Path) -> None:
-        raise UnsupportedError("this driver restores no snapshots")
+        await self._usable()
+        manifest = await in_thread(snapshots.load, folder)
+        snapshots.check_facts(folder, manifest, self._facts)
+        for name in manifest.files:
+            await in_thread(snapshots.check_digest, folder, manifest, name)
 
     # -- after a restart of this process
 
@@ -229,10 +229,14 @@ class QemuDriver:
         if not still_runs(handle):
             await self.clean(vm_id)
             return None
+        jail = self._jails.jail(vm_id)
         output = console.reopen(pid, self._settings.console_kib << 10)
         try:
-            vm = QemuVm(self._jails.jail(vm_id), pid, started, output, self._settings, self._tasks)
-        except ProcessLookupError:  # it ended just now
+            shape = _shape(jail)
+            await asyncio.to_thread(jail.drop_draft)
+            vm = self._vm(jail, pid, started, output, shape)
+        except (ProcessLookupError, UnavailableError) as error:  # it ended just now, or was never whole
+            log.warning("a VMM cannot be taken over", vm=vm_id, error=error)
             output.close()
             await self.clean(vm_id)
             return None
@@ -261,44 +265,20 @@ class QemuDriver:
         await self._tasks.cancel()
 
 
-def _made(jail: Jail, spec: VmSpec) -> int:
+def _cpu(accel: str) -> str:
+    """What the guest's code may rely on: the emulated model, or the host's own with its features."""
+    if accel == "tcg":
+        return command.TCG_CPU
+    text = Path("/proc/cpuinfo").read_text()
+    rows = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    named = {key.strip(): value.strip() for key, value in rows.items()}
+    features = hashlib.sha256(named.get("flags", "").encode()).hexdigest()[:16]
+    return f"{named.get('model name', 'unknown')} (features {features}, microcode {named.get('microcode', 'unknown')})"
+
+
+def _shape(jail: Jail) -> Shape:
+    """As it was written down when the VM was made."""
     try:
-        return jail.make(spec.limits)
-    except OSError as error:
-        raise UnavailableError(f"the host has no place for VM {spec.id}: {error.strerror}") from error
-
-
-class _Descriptor:
-    """A file descriptor that is closed at the end of a block."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    @classmethod
-    def of_disk(cls, path: Path, read_only: bool) -> _Descriptor:
-        try:
-            return cls(os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC))
-        except FileNotFoundError as error:
-            raise NotFoundError(f"the disk {path} does not exist") from error
-        except OSError as error:
-            raise ConflictError(f"the disk {path} cannot be opened: {error.strerror}") from error
-
-    def __int__(self) -> int:
-        return self._number
-
-    def __enter__(self) -> _Descriptor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._number)
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
-
-
-def _complaint(text: str) -> str:
-    """QEMU's error among what it said: its last line under its own name (a line of advice may follow)."""
-    named = [line for line in text.splitlines() if line.startswith("qemu-system-")]
-    return named[-1].partition(": ")[2].strip() if named else _last_line(text)
+        return msgspec.json.decode(jail.shape_file.read_bytes(), type=Shape)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UnavailableError(f"what VM {jail.id} consists of is not on record") from error

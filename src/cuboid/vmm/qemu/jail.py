@@ -32,14 +32,16 @@ GONE_SECONDS = 5.0  # a killed process that is not gone by then hangs in the ker
 class Jails:
     """All jails of one run folder."""
 
-    def __init__(self, run: Path, settings: VmmSettings, hierarchy: Hierarchy) -> None:
+    def __init__(self, run: Path, state: Path, settings: VmmSettings, hierarchy: Hierarchy) -> None:
+        """Memory files are made below `state`, where snapshots are kept: handing one over is a change of name."""
+        self._memory = state / "memory"
         self._folder = run / "vmm"
         self._users = run / "vmm-users"
         self._settings = settings
         self._hierarchy = hierarchy
 
     def jail(self, vm_id: str) -> Jail:
-        return Jail(vm_id, self._folder / vm_id, self._users, self._settings, self._hierarchy)
+        return Jail(vm_id, self._folder / vm_id, self._memory / vm_id, self._users, self._settings, self._hierarchy)
 
     def ids(self) -> set[str]:
         """Ids of all VMs of which anything is on the host."""
@@ -48,19 +50,26 @@ class Jails:
             found |= {entry.name for entry in self._folder.iterdir()}
         with suppress(FileNotFoundError):
             found |= {str(link.readlink()) for link in self._users.iterdir()}
+        with suppress(FileNotFoundError):
+            found |= {entry.name for entry in self._memory.iterdir()}
         return found
 
 
 class Jail:
     """One VM's."""
 
-    def __init__(self, vm_id: str, folder: Path, users: Path, settings: VmmSettings, hierarchy: Hierarchy) -> None:
+    def __init__(
+        self, vm_id: str, folder: Path, memory: Path, users: Path, settings: VmmSettings, hierarchy: Hierarchy
+    ) -> None:
         self.id = vm_id
         self.folder = folder
+        self.memory = memory
         self.root = folder / "root"
         self.qmp_path = folder / "qmp.sock"
         self.channel_path = folder / "agent.sock"
         self.pid_file = folder / "pid"
+        self.shape_file = folder / "shape.json"
+        self.draft_link = folder / "draft"
         self.group = hierarchy.group(vm_id)
         self._users = users
         self._settings = settings
@@ -80,7 +89,7 @@ class Jail:
 
     def _fill(self, limits: HostLimits) -> int:
         self.root.mkdir()
-        self.group.create(Limits(limits.cpu_millis, limits.cpu_weight, limits.memory_mib << 20, limits.pids))
+        self.group.create(group_limits(limits))
         return self._take_user()
 
     def listen(self) -> tuple[socket.socket, socket.socket]:
@@ -113,9 +122,37 @@ class Jail:
         links = self._user_links()
         self._kill_all([int(link.name) for link in links])
         self.group.remove()
+        self.memory.unlink(missing_ok=True)
+        self.drop_draft()
         shutil.rmtree(self.folder, ignore_errors=True)
         for link in links:
             link.unlink(missing_ok=True)
+
+    def change_limits(self, pid: int, limits: HostLimits) -> None:
+        """Of a VMM that runs. OSError."""
+        self.group.change(group_limits(limits))
+        set_oom_score(pid, limits.oom_score)
+
+    def make_memory(self, size: int, uid: int) -> None:
+        """A file of `size` bytes for the guest's memory, which the VM's user may write. OSError."""
+        self.memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.memory, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fchown(descriptor, uid, uid)
+        finally:
+            os.close(descriptor)
+
+    def note_draft(self, path: Path) -> None:
+        """A snapshot is being made in `path`: whoever removes the VM, or finds it again, removes that too."""
+        self.draft_link.unlink(missing_ok=True)
+        self.draft_link.symlink_to(path)
+
+    def drop_draft(self) -> None:
+        """Remove what an interrupted snapshot left. Idempotent."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            shutil.rmtree(self.draft_link.readlink(), ignore_errors=True)
+            self.draft_link.unlink()
 
     def _kill_all(self, users: list[int]) -> None:
         until = time.monotonic() + GONE_SECONDS
@@ -140,6 +177,21 @@ class Jail:
             if self.id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return {pid}
         return set()
+
+
+def group_limits(limits: HostLimits) -> Limits:
+    return Limits(limits.cpu_millis, limits.cpu_weight, limits.memory_mib << 20, limits.pids)
+
+
+def set_oom_score(pid: int, score: int) -> None:
+    """Lowering it needs CAP_SYS_RESOURCE: where that is missing, the VMM keeps its place. OSError."""
+    file = Path(f"/proc/{pid}/oom_score_adj")
+    if int(file.read_text()) == score:
+        return
+    try:
+        file.write_text(str(score))
+    except PermissionError:
+        log.warning("no permission to lower the OOM score of a VMM", pid=pid, score=score)
 
 
 def _target(link: Path) -> str:

@@ -88,7 +88,9 @@ def _build_root(plan: Words) -> None:
     options = f"size={plan['root_size'][0]},nr_inodes=128,mode=755"
     mount.mount("tmpfs", root, "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, options)
     for source, inside in zip(plan["bind_from"], plan["bind_to"], strict=True):
-        _bind(source, root + inside)
+        _bind(source, root + inside, mount.MS_RDONLY)
+    for source, inside in zip(plan.get("writable_from", ()), plan.get("writable_to", ()), strict=True):
+        _bind(source, root + inside, 0)
     for target, inside in zip(plan["link_from"], plan["link_to"], strict=True):
         _parents(root + inside)
         os.symlink(target, root + inside)  # noqa: PTH211
@@ -96,14 +98,14 @@ def _build_root(plan: Words) -> None:
     mount.pivot_into(root)
 
 
-def _bind(source: str, target: str) -> None:
+def _bind(source: str, target: str, access: int) -> None:
     if os.path.isdir(source):  # noqa: PTH112
         os.makedirs(target, 0o755, exist_ok=True)  # noqa: PTH103
     else:
         _parents(target)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     device = source.startswith("/dev/")
-    mount.bind(source, target, mount.MS_NOSUID | (0 if device else mount.MS_RDONLY | mount.MS_NODEV))
+    mount.bind(source, target, mount.MS_NOSUID | (0 if device else access | mount.MS_NODEV))
 
 
 def _parents(path: str) -> None:

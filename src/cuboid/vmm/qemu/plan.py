@@ -12,9 +12,10 @@ class Plan:
     root: str  # an empty folder; the private root is mounted there, in a namespace that only the VMM sees
     root_size: int  # bytes that the private root can hold
     binds: tuple[tuple[str, str], ...]  # (host path, path in the jail), read-only
+    writable: tuple[tuple[str, str], ...]  # the same, for the VMM to write to
     links: tuple[tuple[str, str], ...]  # (target, path in the jail)
     netns: str  # "" for a new, empty one
-    taps: tuple[str, ...]  # opened inside the network namespace
+    taps: tuple[str, ...]  # opened inside the network namespace; made there if it is a new one
     cgroups: tuple[str, ...]  # cgroup.procs files
     fds: tuple[int, ...]  # become FIRST_FD, FIRST_FD + 1, …; the taps follow
     stderr: int  # descriptor that the VMM's own messages go to
@@ -31,7 +32,7 @@ class Plan:
             "uid", str(self.uid), "max_processes", str(self.max_processes), "max_files", str(self.max_files),
             "pid_file", self.pid_file,
         ]  # fmt: skip
-        for key, pairs in (("bind", self.binds), ("link", self.links)):
+        for key, pairs in (("bind", self.binds), ("writable", self.writable), ("link", self.links)):
             for first, second in pairs:
                 words += [f"{key}_from", first, f"{key}_to", second]
         for key, values in (("tap", self.taps), ("cgroup", self.cgroups), ("fd", self.fds)):

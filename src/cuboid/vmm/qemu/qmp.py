@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +29,16 @@ class QmpRefusedError(CuboidError):
     reason = "VmmRefused"
 
 
+class _Client(QMPClient):
+    def give(self, descriptor: int) -> None:
+        """Send a descriptor ahead of the command that takes it (`QMPClient.send_fd_scm` needs more than uvloop has)."""
+        if self._writer is None:
+            raise UnavailableError("not connected to the VMM")
+        ours = self._writer.get_extra_info("socket").fileno()
+        with socket.socket(fileno=os.dup(ours)) as link:
+            socket.send_fds(link, [b" "], [descriptor])
+
+
 class _Hook(EventListener):
     """Hands events over as they arrive, instead of queueing them."""
 
@@ -46,13 +58,14 @@ class Qmp:
         self._path = path
         self._on_event = on_event
         self._seconds = seconds
-        self._client: QMPClient | None = None
+        self._client: _Client | None = None
         self._connecting = asyncio.Lock()
+        self._giving = asyncio.Lock()
 
     async def connect(self, seconds: float = 0.0) -> None:
         """UnavailableError or DeadlineError if the VMM does not answer."""
         await self.close()
-        client = QMPClient()
+        client = _Client()
         client.events.names.add("")  # a queue nobody reads, which a guest could fill: takes no event now
         client.register_listener(_Hook(self._on_event))
         try:
@@ -71,6 +84,22 @@ class Qmp:
                 if not self._connected():
                     await self.connect()
             return await self._execute(command, arguments, seconds)
+
+    async def give(self, descriptor: int, fdset: int) -> None:
+        """Let the VMM have a copy of a descriptor, as `/dev/fdset/N`. The errors of `execute`."""
+        async with self._giving:  # QEMU keeps one descriptor per connection until a command takes it
+            if self._client is None or not self._connected():
+                raise UnavailableError("not connected to the VMM")
+            try:
+                self._client.give(descriptor)
+            except OSError as error:
+                raise UnavailableError(f"the VMM takes no descriptor: {error.strerror}") from error
+            await self._execute("add-fd", {"fdset-id": fdset}, 0.0)
+
+    async def take_back(self, fdset: int) -> None:
+        """Close what `give` gave; QEMU goes on with what it has opened through it."""
+        with suppress(QmpRefusedError):
+            await self.execute("remove-fd", {"fdset-id": fdset})
 
     def _connected(self) -> bool:
         return self._client is not None and self._client.runstate == Runstate.RUNNING

@@ -8,12 +8,15 @@ import mmap
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cuboid.lib.errors import UnsupportedError
+from cuboid.lib.paths import write_atomic
 
 MEASURE_SECONDS = 0.05
 READINGS = 50
+READINGS_DIFFER = 200e-6  # share of the rate; a clone of a template made under it keeps time as well as a cheap clock
 # rdtsc; shl rdx, 32; or rax, rdx; ret
 _RDTSC = bytes.fromhex("0f3148c1e2204809d0c3")
 
@@ -25,6 +28,21 @@ def khz() -> int:
         return _measured()
     except OSError:
         return cpuinfo_khz(Path("/proc/cpuinfo").read_text())
+
+
+def settled(cache: Path) -> int:
+    """The rate as it was measured on this host first: readings differ by some ppm, and a snapshot fits one rate only.
+
+    kHz. Measured anew when the host is another, that is when the rate has changed by more than readings differ.
+    """
+    now = khz()
+    with suppress(OSError, ValueError):
+        before = int(cache.read_text())
+        if abs(now - before) <= before * READINGS_DIFFER:
+            return before
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(cache, str(now).encode(), durable=False)
+    return now
 
 
 def _measured() -> int:

@@ -5,25 +5,35 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cuboid.lib import proc
 from cuboid.lib.aio import TaskSet, within
-from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, UnavailableError, UnsupportedError
+from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, UnavailableError
 from cuboid.lib.log import get_log
+from cuboid.lib.threads import in_thread
 from cuboid.vmm.base import Disk, EndCause, Ended, HostLimits, State, VmStats
 from cuboid.vmm.qemu.console import KEPT_BYTES, PANIC_WORDS, Console, last_words
 from cuboid.vmm.qemu.jail import Jail
+from cuboid.vmm.qemu.migration import Migration
 from cuboid.vmm.qemu.qmp import Qmp
+from cuboid.vmm.qemu.slots import Slots
+from cuboid.vmm.qemu.snapshotting import Facts, Snapshots
 from cuboid.vmm.settings import VmmSettings
+from cuboid.vmm.snapshots import Shape
+
+T = TypeVar("T")
 
 log = get_log(__name__)
 
 FLUSH_SECONDS = 0.25  # between the guest's end and SIGKILL: QEMU writes out what it holds for the disks
-_STATES = {"prelaunch": State.CREATED, "running": State.RUNNING, "paused": State.PAUSED}
+_STATES = {
+    "prelaunch": State.CREATED, "running": State.RUNNING, "paused": State.PAUSED,
+    "finish-migrate": State.PAUSED, "postmigrate": State.PAUSED,
+}  # fmt: skip
 _ENDED = ("shutdown", "guest-panicked")
 
 
@@ -31,8 +41,9 @@ class QemuVm:
     """Made by `QemuDriver`. Everything runs on the event loop that it was made on."""
 
     def __init__(
-        self, jail: Jail, pid: int, started: int, console: Console, settings: VmmSettings, tasks: TaskSet
-    ) -> None:
+        self, jail: Jail, pid: int, started: int, console: Console, settings: VmmSettings, tasks: TaskSet,
+        shape: Shape, facts: Facts,
+    ) -> None:  # fmt: skip
         self._jail = jail
         self._pid = pid
         self._started = started
@@ -43,6 +54,9 @@ class QemuVm:
         self._cause: EndCause | None = None
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._qmp = Qmp(jail.qmp_path, self._on_event, seconds=settings.call_seconds)
+        self._slots = Slots(self._qmp, jail.id, shape.disks)
+        self._migration = Migration(self._qmp)
+        self._snapshots = Snapshots(jail, shape, facts, self._migration)
         self._pidfd = os.pidfd_open(pid)
         self._watching = False
         self._stop_expected = False
@@ -79,12 +93,17 @@ class QemuVm:
 
     # -- connecting
 
-    async def connect(self) -> None:
-        """Watch the process and connect to it; find out what state it is in. Raises if it does not answer."""
+    async def connect(self, *, incoming: bool = False) -> None:
+        """Watch the process and connect to it; find out what state it is in. Raises if it does not answer.
+
+        With `incoming` it is to go on from a snapshot, and has read that on return.
+        """
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
         self._watching = True
         self._console.watch()
         await self._qmp.connect(self._settings.create_seconds)
+        if incoming:
+            await self._migration.load(self._settings.create_seconds)
         reply = await self._qmp.execute("query-status")
         status = str(reply.get("status")) if isinstance(reply, dict) else ""
         if status in _STATES:
@@ -104,6 +123,8 @@ class QemuVm:
         await self._move({State.RUNNING}, State.PAUSED, "stop")
 
     async def resume(self) -> None:
+        if self._snapshots.memory_is_gone:
+            raise ConflictError(f"VM {self.id} was a template and has been snapshotted: it can only be killed")
         await self._move({State.PAUSED}, State.RUNNING, "cont")
 
     async def _move(self, allowed: set[State], to: State, command: str) -> None:
@@ -122,20 +143,50 @@ class QemuVm:
             self._state = to
 
     async def attach_disk(self, disk: Disk) -> None:
-        raise UnsupportedError("the microvm machine takes no disk while it runs")
+        await self._ask(self._slots.attach(disk))
 
     async def detach_disk(self, serial: str) -> None:
-        raise UnsupportedError("the microvm machine gives up no disk while it runs")
+        await self._ask(self._slots.detach(serial))
+
+    async def tell_capacities(self, disks: Iterable[Disk]) -> None:
+        """Have the guest look at the sizes of these disks again: a snapshot's guest knows those of its time."""
+        for disk in disks:
+            if disk.path is not None:
+                await self._ask(self._slots.tell_capacity(disk))
 
     async def set_limits(self, limits: HostLimits) -> None:
-        raise UnsupportedError("this driver changes no limits")
+        self._check_lives()
+        try:
+            await in_thread(self._jail.change_limits, self._pid, limits)
+        except ProcessLookupError as error:
+            raise ConflictError(f"VM {self.id} has ended") from error
+        except OSError as error:
+            raise UnavailableError(f"the limits of VM {self.id} cannot be changed: {error.strerror}") from error
 
     async def snapshot(self, folder: Path) -> None:
-        raise UnsupportedError("this driver makes no snapshots")
+        self._check_lives()
+        if self._state != State.PAUSED:
+            raise ConflictError(f"VM {self.id} is {self._state}: only a paused VM is snapshotted")
+        await self._ask(self._snapshots.take(folder))
 
-    async def stats(self) -> VmStats:
+    def _check_lives(self) -> None:
         if self._state == State.ENDED:
             raise ConflictError(f"VM {self.id} has ended")
+
+    async def _ask(self, request: Coroutine[Any, Any, T]) -> T:
+        """The answer, or ConflictError where the VM ends meanwhile."""
+        if self._state == State.ENDED:
+            request.close()
+            self._check_lives()
+        try:
+            return await request
+        except UnavailableError as error:
+            if self._ended.done() or self._cause is not None:
+                raise ConflictError(f"VM {self.id} has ended") from error
+            raise
+
+    async def stats(self) -> VmStats:
+        self._check_lives()
         return _read_stats(self._pid)
 
     # -- its end
@@ -162,6 +213,8 @@ class QemuVm:
             self._guest_ended(EndCause.POWEROFF if data.get("reason") == "guest-shutdown" else EndCause.PANIC)
         elif name == "GUEST_PANICKED":
             self._guest_ended(EndCause.PANIC)
+        elif name == "MIGRATION":
+            self._migration.on_event(data)
         elif name == "STOP" and self._state == State.RUNNING and not self._stop_expected:
             self._guest_ended(EndCause.VMM_DIED)  # the accelerator failed: QEMU would keep the guest stopped for ever
 
