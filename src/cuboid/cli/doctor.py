@@ -118,14 +118,25 @@ def _disk(paths: Paths) -> Iterator[Finding]:
 
 
 def _guest(_: Paths) -> Iterator[Finding]:
-    from cuboid.guest.assets import guest_assets
+    from cuboid.guest.assets import GENERAL, HOW_TO_GET, MINIMAL, OVERHEAD_MIB, guest_assets
+    from cuboid.lib.settings import load
+    from cuboid.node.settings import NodeSettings
 
     try:
+        named = load(NodeSettings, "node").kernel
         assets = guest_assets()
     except CuboidError as error:
         yield Finding("guest", FAIL, error.message, error.hint or "make setup")
         return
-    yield Finding("guest", OK, f"kernel {assets.kernel.name}, initramfs {assets.initramfs}")
+    agent = f"agent {assets.agent_version}"
+    if named:
+        yield Finding("guest", OK, f"kernel {named}, as [node] kernel says; {agent}")
+    elif assets.kind == MINIMAL:
+        yield Finding("guest", OK, f"minimal kernel {assets.release}, as it is there; {agent}")
+    else:
+        more = OVERHEAD_MIB[GENERAL] - OVERHEAD_MIB[MINIMAL]
+        text = f"general kernel {assets.release}, as the minimal one has not been built; {agent}; starts take twice"
+        yield Finding("guest", WARN, f"{text} as long, and each pod {more} MiB more", HOW_TO_GET[MINIMAL])
 
 
 def _acceleration(_: Paths) -> Iterator[Finding]:
