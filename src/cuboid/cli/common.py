@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cuboid import __version__
 from cuboid.cli import config
 from cuboid.cli.api import Api, pods_path
 from cuboid.cli.output import Format
@@ -29,6 +30,20 @@ Output = Annotated[Format, typer.Option("--output", "-o", help="table, wide, jso
 PodName = Annotated[str, typer.Argument(metavar="POD", help="Name of the pod.", autocompletion=complete_pods)]
 PodNames = Annotated[list[str], typer.Argument(metavar="POD…", help="Names of pods.", autocompletion=complete_pods)]
 Container = Annotated[str, typer.Option("--container", "-c", help="Container; the first one if not given.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cuboid {__version__}")
+        raise typer.Exit
+
+
+def group(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Keeps a group a group when only one verb is registered."""
 
 
 def connect(namespace: str = "") -> tuple[Api, str]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from cuboid.lib.errors import InvalidError, UnavailableError
 from cuboid.lib.paths import Paths
@@ -19,12 +19,16 @@ from cuboid.lib.paths import Paths
 CONTEXT = "cuboid"
 
 
-@dataclass(frozen=True)
-class Connection:
+class Connection(NamedTuple):
     server: str  # https://127.0.0.1:6443
-    token: str = field(repr=False)
+    token: str
     ca: str  # PEM
     namespace: str = "default"
+    socket: str = ""  # path of a Unix socket of the same server: no TLS is needed then
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"Connection({self.server!r}, namespace={self.namespace!r})"
 
 
 def client_file(paths: Paths) -> Path:
@@ -50,7 +54,8 @@ def kubeconfig_path() -> Path:
 def _from_client_file(path: Path) -> Connection | None:
     try:
         row = json.loads(path.read_text())
-        return Connection(row["server"], Path(row["token_file"]).read_text().strip(), Path(row["ca_file"]).read_text())
+        token, authority = (Path(row[name]).read_text() for name in ("token_file", "ca_file"))
+        return Connection(row["server"], token.strip(), authority, socket=row.get("socket", ""))
     except (FileNotFoundError, PermissionError):
         return None
     except (ValueError, KeyError) as error:

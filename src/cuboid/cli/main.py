@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
+import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from cuboid import __version__
 from cuboid.lib import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import typer
 
 MODULES = {
     "platform": ("up", "down", "version", "kubeconfig", "doctor"),
@@ -25,6 +26,9 @@ MODULES = {
     "volumes": ("volume",),
     "why": ("why",),
 }
+
+COMPLETION = "_CUBOID_COMPLETE"
+"""Set by the shell when it wants words to choose from instead of the command's work."""
 
 EXIT_CODES: tuple[tuple[type[errors.CuboidError], int], ...] = (
     (errors.InvalidError, 2),
@@ -41,6 +45,10 @@ EXIT_CODES: tuple[tuple[type[errors.CuboidError], int], ...] = (
 
 def build(arguments: Sequence[str] = ()) -> typer.Typer:
     """The application. Only the module of the verb that is asked for is imported; all, where none is known."""
+    import importlib
+
+    import typer
+
     app = typer.Typer(
         name="cuboid",
         help="Containers without servers to manage: each pod is a virtual machine of its own.",
@@ -49,33 +57,33 @@ def build(arguments: Sequence[str] = ()) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_group)
+    from cuboid.cli.common import group
+
+    app.callback()(group)
     wanted = [module for module, verbs in MODULES.items() if arguments and arguments[0] in verbs]
     for module in wanted or MODULES:
         importlib.import_module(f"cuboid.cli.verbs.{module}").register(app)
     return app
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"cuboid {__version__}")
-        raise typer.Exit
-
-
-def _group(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    """Keeps a group a group when only one verb is registered."""
-
-
 def exit_code(error: errors.CuboidError) -> int:
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
 
 
+def _fast(arguments: Sequence[str]) -> int | None:
+    """The exit code of a verb that is read without the command-line library; None if this is not one."""
+    if arguments[:1] != ["run"] or COMPLETION in os.environ:
+        return None
+    from cuboid.cli.verbs.run import fast_run
+
+    return fast_run(list(arguments[1:]))
+
+
 def main() -> None:
     try:
+        code = _fast(sys.argv[1:])
+        if code is not None:
+            sys.exit(code)
         build(sys.argv[1:])(standalone_mode=True)
     except errors.CuboidError as error:
         from cuboid.cli.output import clean  # it holds what a guest or a registry said

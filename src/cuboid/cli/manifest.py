@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-import secrets
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cuboid.lib.errors import InvalidError
 
@@ -28,8 +25,7 @@ ADJECTIVES = "amber brisk calm clear cobalt crisp eager fair fleet fresh gentle 
 NOUNS = "anchor arch bay birch brook cedar cliff cove dune elm fern field fjord glade grove harbor heath hill isle lake ledge maple marsh mesa oak pine reef ridge river stone".split()  # noqa: E501
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     image: str
     args: tuple[str, ...] = ()
     name: str = ""
@@ -93,6 +89,8 @@ def pod(options: RunOptions) -> Object:
 
 
 def invent_name() -> str:
+    import secrets
+
     return f"{secrets.choice(ADJECTIVES)}-{secrets.choice(NOUNS)}-{secrets.randbelow(10000):04d}"
 
 
@@ -103,6 +101,8 @@ def _container(options: RunOptions, mounts: list[Object]) -> Object:
         "imagePullPolicy": _choice("--pull", options.pull, PULL),
     }
     if options.entrypoint is not None:
+        import shlex
+
         container["command"] = shlex.split(options.entrypoint) or [""]
     if options.args:
         container["args"] = list(options.args)

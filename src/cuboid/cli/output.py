@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 
@@ -87,6 +86,8 @@ def age(timestamp: str | None, now: float | None = None) -> str:
     """`5s`, `3m`, `2h`, `4d` since an RFC 3339 time; `-` where there is none."""
     if not timestamp:
         return "-"
+    from datetime import UTC, datetime
+
     seconds = (now or time.time()) - datetime.fromisoformat(timestamp).replace(tzinfo=UTC).timestamp()
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size or (unit == "d" and seconds >= size):

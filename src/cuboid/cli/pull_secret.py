@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ def ensure(api: Api, namespace: str, image: str) -> str:
     entry = _entry(registry_of(image))
     if entry is None:
         return ""
+    import hashlib  # loads OpenSSL
+
     content = json.dumps({"auths": {registry_of(image): entry}}, sort_keys=True).encode()
     name = f"pull-{hashlib.sha256(content).hexdigest()[:12]}"
     secret = {

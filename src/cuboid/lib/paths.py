@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Paths:
+class Paths(NamedTuple):
     """`state` survives a reboot (images, disks, pod records, the store); `run` does not (sockets, jails, pids)."""
 
     state: Path

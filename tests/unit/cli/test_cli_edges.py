@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
-import os
 import tarfile
 from pathlib import Path
 
@@ -257,18 +255,3 @@ def test_a_kubeconfig_with_our_context_is_enough(tmp_path: Path, monkeypatch: py
     found = config.find()
     assert (found.server, found.token, found.ca, found.namespace) == ("https://h:1", "secret", "PEM", "team")
     assert "secret" not in repr(found)
-
-
-async def test_stdin_that_is_told_of_twice_does_not_stop_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, writing = os.pipe()
-    with os.fdopen(reading) as stdin, os.fdopen(writing, "wb", buffering=0) as typist:
-        monkeypatch.setattr("sys.stdin", stdin)
-        reader = streams._StdinReader()
-        typist.write(b"a")
-        assert await asyncio.wait_for(reader.read(), 5) == b"a"
-        reader._ready.set()  # what the loop does when it looked before the read
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(reader.read(), 0.05)
-        typist.write(b"b")
-        assert await asyncio.wait_for(reader.read(), 5) == b"b"
-        reader.close()

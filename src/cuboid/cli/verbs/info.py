@@ -144,7 +144,7 @@ async def _forward(
     """One TCP connection over one WebSocket: channel 0 is data, 1 an error; the first frame of each tells the port."""
     from websockets.exceptions import ConnectionClosed
 
-    from cuboid.cli import streams
+    from cuboid.cli.tunnel import open_tunnel
 
     async def upwards() -> None:
         with suppress(ConnectionClosed, ConnectionError):
@@ -152,7 +152,7 @@ async def _forward(
                 await socket.send(b"\x00" + data)
             await socket.close()
 
-    socket = await streams.open_stream(api, path, [("ports", str(remote))], streams.FORWARD)
+    socket = await open_tunnel(api, path, remote)
     greeted: set[int] = set()
     async with asyncio.TaskGroup() as group:
         feeder = group.create_task(upwards(), name="upwards")

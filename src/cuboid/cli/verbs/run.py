@@ -4,87 +4,94 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import Annotated, Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from cuboid.cli import common, manifest, pull_secret, status, terminal
-from cuboid.cli.api import Api, pods_path
+from cuboid.cli import config, fast, manifest, pull_secret, status, streams
+from cuboid.cli.api import Api, Upgrade, pods_path
+from cuboid.cli.fast import CHOICE, FLAG, LIST, NUMBER, TEXT, Option
+from cuboid.cli.following import Following, failure, step
+from cuboid.cli.http import Source, ready
 from cuboid.cli.output import Format, Progress, clean, progress, show
-from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, InvalidError, NotFoundError
+from cuboid.cli.websocket import Socket
+from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, NotFoundError
+
+if TYPE_CHECKING:
+    import typer
 
 Object = dict[str, Any]
 PLATFORM_FAILED = 125  # Docker's: the platform, not the container, failed
+START_SECONDS = 1800.0  # an image may have to be fetched first
+END_SECONDS = 60.0  # from the end of a container to the end of its pod
 REMOVAL_SECONDS = 60.0  # for a pod to be gone
 EXAMPLE = """Run an image in a virtual machine of its own.
 
 Example: cuboid run --name web -d -p 8080:80 localhost:5000/demo/nginx:1
 """
-PROBLEMS_THAT_STAY = {
-    "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError",
-    "CreateContainerError", "RunContainerError", "Unschedulable", "VolumeInUse", "DiskPressure",
-}  # fmt: skip
+IMAGE = fast.Positional("image", "IMAGE", "Image, like debian:12 or localhost:5000/demo/nginx:1.")
+COMMAND = fast.Positional("args", "[COMMAND]…", "Replaces the image's CMD.")
+OPTIONS = (
+    Option("name", TEXT, ("--name",), "Name of the pod; invented if not given.", ""),
+    Option("detach", FLAG, ("--detach", "-d"), "Return once it runs.", False),
+    Option("interactive", FLAG, ("--interactive", "-i"), "Connect stdin.", False),
+    Option("tty", FLAG, ("--tty", "-t"), "Give it a terminal.", False),
+    Option("rm", FLAG, ("--rm",), "Remove the pod when it has ended.", False),
+    Option("env", LIST, ("--env", "-e"), "KEY=VALUE, or KEY for your own value."),
+    Option("env_file", LIST, ("--env-file",), "File of KEY=VALUE lines."),
+    Option("volume", LIST, ("--volume", "-v"), "NAME:/path[:ro], a named volume."),
+    Option("publish", LIST, ("--publish", "-p"), "[IP:]HOST:CONTAINER[/udp]."),
+    Option("cpus", TEXT, ("--cpus",), "Limit, like 0.5 or 2.", ""),
+    Option("memory", TEXT, ("--memory", "-m"), "Limit, like 256m or 1g.", ""),
+    Option("disk", TEXT, ("--disk",), "Size of the writable layer, like 2g.", ""),
+    Option("entrypoint", TEXT, ("--entrypoint",), "Replaces the image's ENTRYPOINT."),
+    Option("workdir", TEXT, ("--workdir", "-w"), "Working directory.", ""),
+    Option("user", TEXT, ("--user", "-u"), "NAME or UID, with :GROUP if wanted.", ""),
+    Option("restart", TEXT, ("--restart",), "no, on-failure or always.", "no"),
+    Option("init_timeout", NUMBER, ("--init-timeout",), "Seconds it may take to start; then it fails.", 0.0),
+    Option("label", LIST, ("--label", "-l"), "KEY=VALUE."),
+    Option("pull", TEXT, ("--pull",), "missing, always or never.", "missing"),
+    Option("privileged", FLAG, ("--privileged",), "All rights inside its own machine.", False),
+    Option("read_only", FLAG, ("--read-only",), "Root file system read-only.", False),
+    Option("cap_add", LIST, ("--cap-add",), "Add a capability."),
+    Option("cap_drop", LIST, ("--cap-drop",), "Drop a capability."),
+    Option("tmpfs", LIST, ("--tmpfs",), "/path[:SIZE] in memory."),
+    Option("hostname", TEXT, ("--hostname",), "Host name; the pod's name if not given.", ""),
+    Option("quiet", FLAG, ("--quiet", "-q"), "No progress.", False),
+    Option("namespace", TEXT, ("--namespace", "-n"), "The pod's namespace.", "", shown="default"),
+    Option("output", CHOICE, ("--output", "-o"), "table, wide, json, yaml or name.", Format.TABLE, Format),
+)
 
 
 def register(app: typer.Typer) -> None:
-    app.command("run", help=EXAMPLE, context_settings={"allow_interspersed_args": False})(run)
+    import typer
+
+    def verb(**given: Any) -> None:
+        raise typer.Exit(run(**given))
+
+    command = fast.declare(OPTIONS, IMAGE, COMMAND, verb)
+    app.command("run", help=EXAMPLE, context_settings={"allow_interspersed_args": False})(command)
+
+
+def fast_run(arguments: list[str]) -> int | None:
+    """The exit code of `cuboid run ARGUMENTS`; None, and nothing done, if the arguments need a second look."""
+    given = fast.parse(OPTIONS, IMAGE, COMMAND, arguments)
+    return None if given is None else run(**given)
 
 
 def run(
-    image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="Image, like debian:12 or localhost:5000/demo/nginx:1.")
-    ],
-    args: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]…", help="Replaces the image's CMD.")] = None,
-    name: Annotated[str, typer.Option("--name", help="Name of the pod; invented if not given.")] = "",
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once it runs.")] = False,
-    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Connect stdin.")] = False,
-    tty: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.")] = False,
-    rm: Annotated[bool, typer.Option("--rm", help="Remove the pod when it has ended.")] = False,
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="KEY=VALUE, or KEY for your own value.")] = None,
-    env_file: Annotated[list[str] | None, typer.Option("--env-file", help="File of KEY=VALUE lines.")] = None,
-    volume: Annotated[list[str] | None, typer.Option("--volume", "-v", help="NAME:/path[:ro], a named volume.")] = None,
-    publish: Annotated[list[str] | None, typer.Option("--publish", "-p", help="[IP:]HOST:CONTAINER[/udp].")] = None,
-    cpus: Annotated[str, typer.Option("--cpus", help="Limit, like 0.5 or 2.")] = "",
-    memory: Annotated[str, typer.Option("--memory", "-m", help="Limit, like 256m or 1g.")] = "",
-    disk: Annotated[str, typer.Option("--disk", help="Size of the writable layer, like 2g.")] = "",
-    entrypoint: Annotated[str | None, typer.Option("--entrypoint", help="Replaces the image's ENTRYPOINT.")] = None,
-    workdir: Annotated[str, typer.Option("--workdir", "-w", help="Working directory.")] = "",
-    user: Annotated[str, typer.Option("--user", "-u", help="NAME or UID, with :GROUP if wanted.")] = "",
-    restart: Annotated[str, typer.Option("--restart", help="no, on-failure or always.")] = "no",
-    init_timeout: Annotated[
-        float, typer.Option("--init-timeout", help="Seconds it may take to start; then it fails.")
-    ] = 0,
-    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE.")] = None,
-    pull: Annotated[str, typer.Option("--pull", help="missing, always or never.")] = "missing",
-    privileged: Annotated[bool, typer.Option("--privileged", help="All rights inside its own machine.")] = False,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Root file system read-only.")] = False,
-    cap_add: Annotated[list[str] | None, typer.Option("--cap-add", help="Add a capability.")] = None,
-    cap_drop: Annotated[list[str] | None, typer.Option("--cap-drop", help="Drop a capability.")] = None,
-    tmpfs: Annotated[list[str] | None, typer.Option("--tmpfs", help="/path[:SIZE] in memory.")] = None,
-    hostname: Annotated[str, typer.Option("--hostname", help="Host name; the pod's name if not given.")] = "",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    namespace: common.Namespace = "",
-    output: common.Output = Format.TABLE,
-) -> None:
+    *, image: str, args: list[str] | None, detach: bool, tty: bool, rm: bool, quiet: bool, namespace: str,
+    output: Format, **given: Any,
+) -> int:  # fmt: skip
+    """Its exit code. The other options are those of `_options`."""
     if detach and rm:
         raise InvalidError("-d and --rm exclude each other", hint="remove it later with: cuboid rm -f NAME")
     if tty and not detach and not sys.stdin.isatty():
         raise InvalidError("-t needs a terminal as stdin", hint="leave -t out, or use -i alone")
-    api, namespace = common.connect(namespace)
-    rows, columns = terminal.size() if tty else (0, 0)
-    options = manifest.RunOptions(
-        image=image, args=tuple(args or ()), name=name, namespace=namespace, tty=tty, stdin=interactive,
-        env=manifest.read_env(env or (), env_file or (), dict(os.environ)), volumes=tuple(volume or ()),
-        ports=tuple(publish or ()), cpus=cpus, memory=memory, disk=disk, entrypoint=entrypoint, workdir=workdir,
-        user=user, restart=restart, init_timeout=init_timeout, labels=tuple(label or ()), pull=pull,
-        privileged=privileged, read_only=read_only, cap_add=tuple(cap_add or ()), cap_drop=tuple(cap_drop or ()),
-        tmpfs=tuple(tmpfs or ()), hostname=hostname, tty_size=f"{rows}x{columns}" if tty else "",
-        attach=not detach,
-        pull_secret=pull_secret.ensure(api, namespace, image),
-    )  # fmt: skip
+    connection = config.find()
+    api, namespace = Api(connection), namespace or connection.namespace
+    secret = pull_secret.ensure(api, namespace, image)
+    options = _options(image, tuple(args or ()), namespace, secret, tty, attach=not detach, **given)
     wanted = manifest.pod(options)
     try:
         pod = api.post(pods_path(namespace), wanted)
@@ -95,13 +102,38 @@ def run(
                 f"the name {taken!r} is taken", hint=f"choose another, or: cuboid rm -f {taken}"
             ) from error
         raise
-    code = _detached(api, pod, quiet, output) if detach else _foreground(api, pod, options, quiet, rm)
-    raise typer.Exit(code)
+    following = Following(api, pod)
+    try:
+        return _detached(api, following, quiet, output) if detach else _foreground(api, following, options, quiet, rm)
+    finally:
+        following.close()
 
 
-def _detached(api: Api, pod: Object, quiet: bool, output: Format) -> int:
+def _options(
+    image: str, args: tuple[str, ...], namespace: str, secret: str, tty: bool, *, attach: bool, interactive: bool,
+    env: list[str] | None, env_file: list[str] | None, volume: list[str] | None, publish: list[str] | None,
+    label: list[str] | None, cap_add: list[str] | None, cap_drop: list[str] | None, tmpfs: list[str] | None,
+    **given: Any,
+) -> manifest.RunOptions:  # fmt: skip
+    tty_size = "{}x{}".format(*_terminal_size()) if tty else ""
+    return manifest.RunOptions(
+        image=image, args=args, namespace=namespace, pull_secret=secret, tty=tty, tty_size=tty_size, attach=attach,
+        stdin=interactive, env=manifest.read_env(env or (), env_file or (), dict(os.environ)),
+        volumes=tuple(volume or ()), ports=tuple(publish or ()), labels=tuple(label or ()),
+        cap_add=tuple(cap_add or ()), cap_drop=tuple(cap_drop or ()), tmpfs=tuple(tmpfs or ()), **given,
+    )  # fmt: skip
+
+
+def _terminal_size() -> tuple[int, int]:
+    from cuboid.cli import terminal
+
+    return terminal.size()
+
+
+def _detached(api: Api, following: Following, quiet: bool, output: Format) -> int:
     with progress(quiet) as line:
-        pod = wait_started(api, pod, line)
+        _wait_started(following, line)
+    pod = following.pod
     failed = failure(pod)
     if failed:
         return _give_up(api, pod, failed)
@@ -112,15 +144,28 @@ def _detached(api: Api, pod: Object, quiet: bool, output: Format) -> int:
     return 0
 
 
-def _foreground(api: Api, pod: Object, options: manifest.RunOptions, quiet: bool, rm: bool) -> int:
+def _wait_started(following: Following, line: Progress) -> None:
+    """Until its first container has started, or something has gone wrong that will not mend itself."""
+    for version in following.versions(START_SECONDS):
+        if _settled(version):
+            return
+        line.update(step(version))
+
+
+def _settled(pod: Object) -> bool:
+    return status.started(pod) or failure(pod) is not None
+
+
+def _foreground(api: Api, following: Following, options: manifest.RunOptions, quiet: bool, rm: bool) -> int:
+    pod = following.pod
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     try:
         with progress(quiet) as line:
-            pod = wait_started(api, pod, line)
-        failed = failure(pod)
-        if failed:
-            return _give_up(api, pod, failed)
-        return _follow(api, pod, options)
+            socket = _connected(api, following, options, line)
+        failed = failure(following.pod)
+        if failed and socket is None:
+            return _give_up(api, following.pod, failed)
+        return _follow(api, following, options, socket)
     except KeyboardInterrupt:
         if not rm:
             print(f"cuboid: {name} runs on (cuboid logs -f {name}, cuboid rm -f {name})", file=sys.stderr)
@@ -130,29 +175,56 @@ def _foreground(api: Api, pod: Object, options: manifest.RunOptions, quiet: bool
             _remove(api, namespace, name)
 
 
-def _follow(api: Api, pod: Object, options: manifest.RunOptions) -> int:
-    """The container's output until its end; its exit code."""
-    from cuboid.cli import streams
-
-    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-    container = status.main_container(pod)
+def _attach(api: Api, pod: Object, options: manifest.RunOptions, *, wait: bool) -> Upgrade:
+    """Ask to be attached to the first container: with all that it has written, and once it runs if `wait`."""
     query = [
-        ("container", container),
-        ("stdout", "true"),
-        ("stderr", str(not options.tty).lower()),
-        ("history", "true"),
-    ]
-    query += [("stdin", str(options.stdin).lower()), ("tty", str(options.tty).lower())]
+        ("container", status.main_container(pod)), ("stdout", "true"), ("stderr", str(not options.tty).lower()),
+        ("history", "true"), ("stdin", str(options.stdin).lower()), ("tty", str(options.tty).lower()),
+    ]  # fmt: skip
+    path = pods_path(pod["metadata"]["namespace"], pod["metadata"]["name"], "attach")
+    return api.upgrade(path, query + [("wait", "true")] * wait, streams.EXEC)
+
+
+def _connected(api: Api, following: Following, options: manifest.RunOptions, line: Progress) -> Socket | None:
+    """The stream of the first container, asked for before it runs; None if it will not run, or has run already.
+
+    Nothing is lost between its start and ours, and nobody waits for a status to be written and read.
+    """
+    with closing(_attach(api, following.pod, options, wait=True)) as early:
+        waited: list[Source] = [following, early]
+        while early in waited or not _settled(following.pod):
+            found = ready(waited)
+            if early in found:
+                try:
+                    return early.finish()
+                except CuboidError:  # it ended at once, or this API attaches to what runs and to nothing else
+                    waited.remove(early)
+            if following in found and following.take():
+                line.update(step(following.pod))
+                if failure(following.pod):
+                    return None
+    if "running" not in status.main_status(following.pod).get("state", {}):
+        return None
+    try:
+        return _attach(api, following.pod, options, wait=False).finish()
+    except CuboidError:  # it has ended meanwhile: the log has everything
+        return None
+
+
+def _follow(api: Api, following: Following, options: manifest.RunOptions, socket: Socket | None) -> int:
+    """The container's output until its end; its exit code."""
     shown: Counter[int] = Counter()
-    if "running" in status.main_status(pod).get("state", {}):
-        path = pods_path(namespace, name, "attach")
+    if socket is not None:
         try:
-            code = streams.run_stream(api, path, query, stdin=options.stdin, tty=options.tty, shown=shown)
-            return 0 if code is None else wait_ended(api, pod)
-        except CuboidError:  # it ended before we were there, or its machine while we looked: the log has the rest
-            wait_ended(api, pod)
-    print_log(api, namespace, name, container, options.tty, shown)
-    return wait_ended(api, pod)
+            code = streams.join(socket, stdin=options.stdin, tty=options.tty, shown=shown)
+            return 0 if code is None else _wait_ended(following)
+        except CuboidError:  # its machine ended while we looked: the log has the rest
+            pass
+        _wait_ended(following)
+    pod = following.pod
+    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    print_log(api, namespace, name, status.main_container(pod), options.tty, shown)
+    return _wait_ended(following)
 
 
 def print_log(api: Api, namespace: str, name: str, container: str, tty: bool, shown: Counter[int]) -> None:
@@ -166,56 +238,6 @@ def print_log(api: Api, namespace: str, name: str, container: str, tty: bool, sh
                 target.buffer.write(piece[skip:])
                 skip = max(0, skip - len(piece))
         target.buffer.flush()
-
-
-def versions(api: Api, pod: Object, seconds: float) -> Iterator[Object]:
-    """The pod as it is and each time it changes; NotFoundError when it is removed, DeadlineError after `seconds`."""
-    namespace, name, uid = (pod["metadata"][key] for key in ("namespace", "name", "uid"))
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        yield pod
-        version = pod["metadata"]["resourceVersion"]
-        for kind, found in api.watch(
-            pods_path(namespace), name=name, version=version, timeout=until - time.monotonic()
-        ):
-            if kind == "BOOKMARK" or found["metadata"].get("uid") != uid:
-                continue
-            if kind == "DELETED":
-                raise NotFoundError(f"pod {name} was removed")
-            pod = found
-            yield pod
-        pod = api.get(pods_path(namespace, name))
-    raise DeadlineError(f"pod {name} took longer than {seconds:g} s", hint=f"cuboid why {name}")
-
-
-def wait_started(api: Api, pod: Object, line: Progress, seconds: float = 1800.0) -> Object:
-    """The pod once its first container has started or something has gone wrong that will not mend itself."""
-    for version in versions(api, pod, seconds):
-        if status.started(version) or failure(version):
-            return version
-        line.update(_step(version, status.word(version)))
-    raise AssertionError("unreachable")
-
-
-def _step(pod: Object, word: str) -> str:
-    if not pod["spec"].get("nodeName"):
-        return "waiting for a node"
-    waiting = status.main_status(pod).get("state", {}).get("waiting", {})
-    return str(waiting.get("message") or {"ContainerCreating": "starting", "Pending": "starting"}.get(word, word))
-
-
-def failure(pod: Object) -> tuple[str, str] | None:
-    """(reason, message) if the pod will not run: it failed before its container ran, or has a lasting problem."""
-    state = status.main_status(pod).get("state", {})
-    if pod.get("status", {}).get("phase") == "Failed" and not _ran(state):
-        return status.problem(pod) or ("Failed", "the pod failed")
-    problem = status.problem(pod)
-    return problem if problem and problem[0] in PROBLEMS_THAT_STAY else None
-
-
-def _ran(state: Object) -> bool:
-    ended = state.get("terminated", {})
-    return bool(ended.get("startedAt")) and ended.get("reason") not in ("ContainerCannotRun", "StartError")
 
 
 def _give_up(api: Api, pod: Object, failed: tuple[str, str]) -> int:
@@ -233,11 +255,11 @@ def _tell(pod: Object, failed: tuple[str, str]) -> int:
     return int(ended["exitCode"]) if ended.get("exitCode") in (126, 127) else PLATFORM_FAILED
 
 
-def wait_ended(api: Api, pod: Object) -> int:
+def _wait_ended(following: Following) -> int:
     """The first container's exit code once the pod has ended; with restarts, of the run that we saw."""
-    if pod["spec"].get("restartPolicy") != "Never":
+    if following.pod["spec"].get("restartPolicy") != "Never":
         return 0
-    for version in versions(api, api.get(pods_path(pod["metadata"]["namespace"], pod["metadata"]["name"])), 60.0):
+    for version in following.versions(END_SECONDS):
         if (code := status.exit_code(version)) is not None:
             return code
         if version.get("status", {}).get("phase") == "Failed":
@@ -251,7 +273,8 @@ def _remove(api: Api, namespace: str, name: str) -> None:
     path = pods_path(namespace, name)
     try:
         api.delete(path, {"gracePeriodSeconds": 1})
-        for _ in versions(api, api.get(path), REMOVAL_SECONDS):
+        following = Following(api, api.get(path))
+        for _ in following.versions(REMOVAL_SECONDS):
             pass  # until NotFoundError
     except NotFoundError:
         return
