@@ -20,6 +20,7 @@ from cuboid.lib.errors import ConflictError, CuboidError, NotFoundError
 from cuboid.net.fake import FakeNetwork
 from cuboid.node.api import Change, PodChange
 from cuboid.node.daemon import NodeDaemon
+from cuboid.node.parts import ordinary_shape
 from cuboid.node.settings import NodeSettings
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.steps.tools import Tools
@@ -33,7 +34,7 @@ from cuboid.vmm.fake import FakeDriver, FakeHost
 Raw = dict[str, Any]
 SETTINGS = NodeSettings(
     name="node", backoff=0.1, pull_backoff=0.2, retry=0.1, boot_seconds=5.0, drain_seconds=2.0, lost_seconds=1.0,
-    heartbeat_seconds=0.2,
+    heartbeat_seconds=0.2, templates=0,
 )  # fmt: skip
 
 
@@ -304,6 +305,8 @@ class Host:
             templates, self.driver, self.network, self.disks, _client, gate, clock, bounds=bounds,
             image=self.folder / "rehearsal.erofs", boot_seconds=settings.boot_seconds,
         )  # fmt: skip
+        if settings.warm_min:
+            warm.favour(ordinary_shape(settings, Boot(self.kernel, self.kernel), self.driver))
         return Tools(
             settings=settings, driver=self.driver, network=self.network, disks=self.disks, images=self.images,
             objects=self.objects, api=self.api, recorder=self.recorder, refresher=VolumeRefresher(self.objects),
