@@ -24,6 +24,18 @@ INIT_TIMEOUT = "cuboid.dev/init-timeout"
 STOP_SECONDS = "cuboid.dev/stop-seconds"
 """Seconds between SIGTERM and SIGKILL for the next stop or restart, in place of the pod's own grace period."""
 
+DISK_IOPS = "cuboid.dev/disk-iops"
+DISK_BANDWIDTH = "cuboid.dev/disk-bandwidth"
+"""Limits of each writable disk of the pod, its named volumes included: operations and bytes per second (a quantity)."""
+
+KERNEL = "cuboid.dev/kernel"
+"""`general` boots Debian's general-purpose kernel instead of the platform's own."""
+
+KERNEL_GENERAL = "general"
+
+KERNEL_ARGS = "cuboid.dev/kernel-args"
+"""Added to the kernel's command line."""
+
 USER = "cuboid.dev/user"
 """`NAME[:GROUP]` for containers whose securityContext gives no runAsUser: looked up in the container's own files."""
 

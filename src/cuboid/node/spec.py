@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.images.base import Image
-from cuboid.kube import quantity
+from cuboid.kube import names, quantity
 from cuboid.kube.types import Pod, Volume, named_volume, nfs_volume
 from cuboid.lib.errors import InvalidError, UnsupportedError
 from cuboid.net.base import Attachment, PortMapping
@@ -22,6 +23,10 @@ MAX_NAMESERVERS, MAX_SEARCH = 3, 32  # resolv.conf(5), Kubernetes' limits
 POWERFUL = {"ALL", "NET_ADMIN", "SYS_ADMIN", "SYS_MODULE"}
 HOSTNAME_LIMIT = 63
 DEFAULT_VOLUME_BYTES = 1 << 30
+KERNEL_ARGS_LIMIT = 512  # characters; Linux takes 2048 in all
+KERNEL_ARG = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.,:;/@%+=~\[\]*|-]*", re.ASCII)
+KERNEL_ARGS_OF_OURS = {"init", "rdinit", "initrd", "noinitrd", "root", "console", "panic"}
+"""With another value the agent would not run, or nobody would learn why the machine ended."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,37 @@ def needs_all_modules(pod: Pod) -> bool:
         or bool(added & POWERFUL)
         or any(sysctl.name.startswith(("net.bridge.", "net.netfilter.")) for sysctl in sysctls)
     )
+
+
+def kernel_choice(pod: Pod) -> str:
+    """`general` if the pod wants Debian's kernel, "" for the platform's own. InvalidError for any other."""
+    wanted = pod.metadata.annotations.get(names.KERNEL, "")
+    if wanted not in ("", names.KERNEL_GENERAL):
+        raise InvalidError(
+            f"the annotation {names.KERNEL} is {wanted[:40]!r}, and there is no such kernel",
+            hint=f"write {names.KERNEL_GENERAL}, or leave it out",
+        )
+    return wanted
+
+
+def kernel_args(pod: Pod) -> str:
+    """What the pod adds to its kernel's command line. InvalidError for what would take its agent or console away."""
+    text = pod.metadata.annotations.get(names.KERNEL_ARGS, "")
+    if len(text) > KERNEL_ARGS_LIMIT:
+        raise InvalidError(f"the annotation {names.KERNEL_ARGS} is longer than {KERNEL_ARGS_LIMIT} characters")
+    words = text.split()
+    for word in words:
+        if not KERNEL_ARG.fullmatch(word):
+            raise InvalidError(
+                f"the annotation {names.KERNEL_ARGS} holds {word[:40]!r}, which is no argument of a kernel",
+                hint="arguments with spaces between them, without quotes",
+            )
+        if word.partition("=")[0].replace("-", "_") in KERNEL_ARGS_OF_OURS:
+            raise InvalidError(
+                f"the annotation {names.KERNEL_ARGS} holds {word[:40]!r}, which the platform sets itself",
+                hint="leave it out",
+            )
+    return " ".join(words)
 
 
 def hostname(pod: Pod) -> str:

@@ -10,6 +10,7 @@ from cuboid.kube import names, quantity
 from cuboid.kube.types import Container, HTTPGetAction, IntOrString, Pod, Probe, SeccompProfile, SecurityContext
 from cuboid.lib.errors import InvalidError
 from cuboid.node.env import expand, expand_args
+from cuboid.node.limits import cpu_weight
 
 READABLE_DEVICES = (("/dev/fuse", 10, 229), ("/dev/net/tun", 10, 200))
 """In every container: the machine is the pod's own, so FUSE and tunnels need no privilege on any host."""
@@ -148,18 +149,12 @@ def mounts(pod: Pod, container: Container, env: Sequence[str]) -> list[pb.Mount]
 
 def resources(container: Container) -> pb.Resources:
     limits, requests = container.resources.limits, container.resources.requests
-    asked = requests.get("cpu") or limits.get("cpu")
+    asked = requests.get("cpu") or limits.get("cpu") or "0"
     return pb.Resources(
         cpu_millis=quantity.to_millis(limits["cpu"]) if limits.get("cpu") else 0,
-        cpu_weight=cpu_weight(quantity.to_millis(asked)) if asked else 0,
+        cpu_weight=cpu_weight(quantity.to_millis(asked)),
         memory_bytes=quantity.to_int(limits["memory"]) if limits.get("memory") else 0,
     )
-
-
-def cpu_weight(millis: int) -> int:
-    """Kubernetes' way from millicores by way of cgroup v1 shares to the v2 weight."""
-    shares = min(max(millis * 1024 // 1000, 2), 262_144)
-    return 1 + (shares - 2) * 9999 // 262_142
 
 
 def tty_size(text: str) -> tuple[int, int]:

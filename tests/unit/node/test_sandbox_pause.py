@@ -191,6 +191,22 @@ def test_a_pause_that_fails_is_told_and_tried_again() -> None:
     assert world.frozen
 
 
+def test_a_failed_probe_of_the_last_moment_restarts_the_container_when_the_pod_goes_on() -> None:
+    live = {"name": "app", "image": "a:1", "livenessProbe": {"tcpSocket": {"port": 1}}}
+    hooked = {**live, "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}
+    for container in (live, hooked):
+        world = World(make_pod(container)).admit()
+        world.queue.append(ev.ProbeChanged(at=world.now, name="app", attempt=0, check=ev.Check.LIVENESS, ok=False))
+        world.update(make_pod(container, annotations=PAUSE)).advance(600)
+        assert world.frozen and not world.counts["StopSignal"]
+        world.mute.add("RunHook")
+        world.update(make_pod(container)).advance(29)
+        hook = container is hooked
+        assert (world.counts["StopSignal"], world.counts["RunHook"]) == (0 if hook else 1, 1 if hook else 0)
+        world.advance(5)
+        assert world.counts["start app"] == 2
+
+
 def test_a_machine_that_cannot_be_resumed_is_given_up_and_made_anew() -> None:
     world = paused_world()
     for wait in (0.0, 5.1, 10.1):

@@ -14,8 +14,7 @@ from cuboid.images.base import Image, ImageConfig
 from cuboid.kube.types import Container, Pod, nfs_volume
 from cuboid.lib.errors import InvalidError, UnsupportedError
 from cuboid.net.base import Attachment, Route
-from cuboid.node import sizing, spec, spec_container
-from cuboid.node.settings import NodeSettings
+from cuboid.node import spec, spec_container
 from cuboid.node.steps.containers import signal_number
 from tests.harness.node import make_pod
 
@@ -113,8 +112,7 @@ def test_seccomp_is_on_unless_unconfined_or_privileged() -> None:
 def test_resources_become_cgroup_numbers() -> None:
     call = made({"resources": {"limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}})
     assert (call.resources.cpu_millis, call.resources.memory_bytes) == (500, 64 << 20)
-    assert call.resources.cpu_weight == spec_container.cpu_weight(250) == 10
-    assert (spec_container.cpu_weight(0), spec_container.cpu_weight(10**9)) == (1, 10_000)
+    assert call.resources.cpu_weight == 10
 
 
 def test_mounts_have_their_volume_and_a_safe_sub_path() -> None:
@@ -286,48 +284,3 @@ def test_published_ports_of_all_containers() -> None:
 )
 def test_only_pods_that_may_need_more_modules_boot_with_all(pod: Pod, needed: bool) -> None:
     assert spec.needs_all_modules(pod) == needed
-
-
-# --- size ------------------------------------------------------------------------------------------------------------
-
-SETTINGS = NodeSettings(guest_overhead_mib=96, container_mib=128)
-
-
-def size(pod: Pod, **options: int) -> sizing.Size:
-    return sizing.size_of(pod, SETTINGS, **{"host_cpus": 4, **options})
-
-
-def limited(name: str, **limits: str) -> dict[str, Any]:
-    return {"name": name, "image": "i", "resources": {"limits": limits}}
-
-
-def test_memory_is_the_containers_limits_and_the_guests_overhead() -> None:
-    assert size(make_pod(limited("a", memory="64Mi"), limited("b", memory="32Mi"))).memory_mib == 96 + 96
-    assert size(make_pod(limited("a"))).memory_mib == 128 + 96
-
-
-def test_a_large_init_container_counts_by_its_own_and_sidecars_with_all() -> None:
-    side = {**limited("s", memory="10Mi"), "restartPolicy": "Always"}
-    pod = make_pod(limited("a", memory="20Mi"), inits=(side, limited("i", memory="500Mi")))
-    assert size(pod).memory_mib == 510 + 96
-
-
-def test_cpus_are_rounded_up_and_at_most_the_hosts() -> None:
-    assert size(make_pod(limited("a", cpu="100m"))).vcpus == 1
-    assert size(make_pod(limited("a", cpu="1500m"), limited("b", cpu="600m"))).vcpus == 3
-    assert size(make_pod(limited("a", cpu="64"))).vcpus == 4
-
-
-def test_too_little_memory_says_what_is_needed() -> None:
-    with pytest.raises(InvalidError, match="at least 4Mi"):
-        size(make_pod(limited("a", memory="1Mi")))
-    with pytest.raises(InvalidError, match="memory smaller than the guest needs: at least 104 MiB"):
-        size(make_pod(limited("a", memory="50Mi")), min_memory_mib=200)
-
-
-def test_the_writable_disk_is_as_large_as_its_limits() -> None:
-    assert size(make_pod(limited("a"))).disk_bytes == SETTINGS.disk_mib << 20
-    pod = make_pod(
-        limited("a", **{"ephemeral-storage": "1Gi"}), volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}]
-    )
-    assert size(pod).disk_bytes == 2 << 30

@@ -157,17 +157,17 @@ def stop(draft: Draft, run: Run, why: Why, deadline: float, message: str = "") -
 
 def _begin_stop(draft: Draft, run: Run, why: Why, deadline: float, message: str) -> Run:
     seconds = deadline - draft.now
-    hook = Hook.RUNNING if draft.state.container(run.name).pre_stop and seconds > 0 else Hook.DONE
+    hook = Hook.NONE if draft.state.container(run.name).pre_stop and seconds > 0 else Hook.DONE
     draft.note("Killing", message or f"Stopping container {run.name}")
-    if hook is Hook.RUNNING:
-        draft.emit(do.RunHook(run.name, run.attempt, HookPoint.PRE_STOP, seconds))
     return draft.run(run.name, stopping=Stopping(why, deadline, hook), readiness_ok=False)
 
 
 def _advance_stop(draft: Draft, run: Run) -> None:
     stopping = run.stopping
-    if stopping is None or run.stage is not RunStage.RUNNING:
+    if stopping is None or run.stage is not RunStage.RUNNING or draft.state.frozen:
         return
+    if stopping.hook is Hook.NONE:
+        stopping = _begin_hook(draft, run, stopping)
     if stopping.hook is Hook.RUNNING:
         if not draft.due(stopping.deadline):
             return
@@ -181,6 +181,14 @@ def _advance_stop(draft: Draft, run: Run) -> None:
         draft.emit(do.StopSignal(run.name, run.attempt, kill=True))
         stopping = changed(stopping, kill_sent=True)
     draft.run(run.name, stopping=stopping)
+
+
+def _begin_hook(draft: Draft, run: Run, stopping: Stopping) -> Stopping:
+    seconds = max(stopping.deadline - draft.now, 0.0)
+    draft.emit(do.RunHook(run.name, run.attempt, HookPoint.PRE_STOP, seconds))
+    stopping = changed(stopping, hook=Hook.RUNNING)
+    draft.run(run.name, stopping=stopping)
+    return stopping
 
 
 def hook_done(draft: Draft, run: Run, point: HookPoint, ok: bool, message: str) -> None:
@@ -251,14 +259,14 @@ def _reconcile(draft: Draft, container: ContainerPlan, run: Run, item: FoundCont
 
 
 def _resume_stop(draft: Draft, name: str) -> None:
-    """A hook or a signal may have been lost with us: ask again."""
-    run = _run(draft, name)
-    if run.stopping is None:
+    """A hook or a signal may have been lost with us: ask again. The time of a pause does not count."""
+    stopping = _run(draft, name).stopping
+    if stopping is None:
         return
-    if run.stopping.hook is Hook.RUNNING:
-        draft.emit(do.RunHook(name, run.attempt, HookPoint.PRE_STOP, max(run.stopping.deadline - draft.now, 0.0)))
-    else:
-        draft.run(name, stopping=changed(run.stopping, term_sent=False, kill_sent=False))
+    paused_at = draft.state.machine.paused_at
+    deadline = stopping.deadline + (draft.now - paused_at if paused_at else 0.0)
+    hook = Hook.NONE if stopping.hook is Hook.RUNNING else stopping.hook
+    draft.run(name, stopping=changed(stopping, hook=hook, deadline=deadline, term_sent=False, kill_sent=False))
 
 
 def exit_of(item: FoundContainer, attempt: int) -> Ended:

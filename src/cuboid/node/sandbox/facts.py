@@ -41,8 +41,8 @@ def _timer_fired(draft: Draft, _: ev.TimerFired) -> None:
 
 def _updated(draft: Draft, event: ev.Updated) -> None:
     before = draft.state.plan
-    # Containers are those that the VM was made for.
-    draft.set(plan=changed(event.plan, containers=before.containers))
+    # Containers are those that the VM was made for; an annotation that was changed for the worse ends no pod.
+    draft.set(plan=changed(event.plan, containers=before.containers, refusal=before.refusal))
     if not event.plan.stopped:
         draft.set(stop_deadline=0.0)
     if event.plan.paused != before.paused:

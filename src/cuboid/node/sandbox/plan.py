@@ -9,6 +9,8 @@ import msgspec
 from cuboid.kube import names
 from cuboid.kube.types import Container, Pod
 from cuboid.lib.errors import InvalidError
+from cuboid.node import limits
+from cuboid.node.spec import kernel_args, kernel_choice
 
 DEFAULT_GRACE = 30  # seconds, Kubernetes' terminationGracePeriodSeconds
 STOP_DIGITS = 6  # of seconds that an annotation may give
@@ -58,7 +60,7 @@ def plan(pod: Pod) -> Plan:
     inits = [_container(c, Role.SIDECAR if c.restart_policy == "Always" else Role.INIT) for c in spec.init_containers]
     grace = spec.termination_grace_period_seconds
     grace = DEFAULT_GRACE if grace is None else max(grace, 0)
-    refusal, timeout = _refusal(pod), None
+    refusal, timeout = _refusal(pod) or _annotations_refusal(pod), None
     try:
         timeout = _init_timeout(meta.annotations.get(names.INIT_TIMEOUT, ""))
     except InvalidError as error:
@@ -115,6 +117,16 @@ def _init_timeout(text: str) -> float | None:
     if not 0 < seconds < 1e9:
         raise InvalidError(f"annotation {names.INIT_TIMEOUT} is {text[:40]!r}, not a number of seconds")
     return seconds
+
+
+def _annotations_refusal(pod: Pod) -> tuple[str, str] | None:
+    try:
+        limits.check(pod)
+        kernel_choice(pod)
+        kernel_args(pod)
+    except InvalidError as error:
+        return error.reason, f"{error.message}; {error.hint}" if error.hint else error.message
+    return None
 
 
 def _refusal(pod: Pod) -> tuple[str, str] | None:
