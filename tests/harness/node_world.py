@@ -297,7 +297,7 @@ class Host:
     def tools(self, settings: NodeSettings = SETTINGS) -> Tools:
         gate, clock = BootGate(4), SystemClock()
         templates = Templates(
-            self.folder / "templates", self.driver, _client, clock, boot_seconds=settings.boot_seconds,
+            self.folder / "templates", self.driver, _client, gate, clock, boot_seconds=settings.boot_seconds,
             keep=settings.templates,
         )  # fmt: skip
         bounds = Bounds(settings.warm_min, settings.warm_max, settings.warm_percent, machine_mib=1)
@@ -306,7 +306,7 @@ class Host:
             image=self.folder / "rehearsal.erofs", boot_seconds=settings.boot_seconds,
         )  # fmt: skip
         if settings.warm_min:
-            warm.favour(ordinary_shape(settings, Boot(self.kernel, self.kernel), self.driver))
+            warm.favour(ordinary_shape(settings, Boot(self.kernel, self.kernel), self.driver), disk_bytes=64 << 20)
         return Tools(
             settings=settings, driver=self.driver, network=self.network, disks=self.disks, images=self.images,
             objects=self.objects, api=self.api, recorder=self.recorder, refresher=VolumeRefresher(self.objects),

@@ -110,9 +110,9 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
     accel = driver.capabilities().accel
     metrics, gate = NodeMetrics(), BootGate(settings.boot_slots(accel))
     network, disks, small = parts.network(paths), parts.disks(paths), parts.boot(settings, small=True)
-    templates = parts.templates(paths, settings, driver, clock)
+    templates = parts.templates(paths, settings, driver, gate, clock)
     warm = parts.warm(paths, settings, templates, driver, network, disks, gate, metrics, clock)
-    warm.favour(parts.ordinary_shape(settings, small, driver))
+    warm.favour(parts.ordinary_shape(settings, small, driver), disk_bytes=settings.disk_mib << 20)
     tools = Tools(
         settings=settings, driver=driver, network=network, disks=disks,
         images=parts.images(paths), objects=objects, api=api, recorder=recorder, refresher=refresher,
@@ -126,7 +126,10 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
         daemon.port = port
         log.info("node agent runs", node=name, driver=f"{driver.name}/{accel}", port=port)
         edges = {"events": recorder.run(), "objects": objects.run()}
-        await daemon.run(stop, edges=edges, ready=lambda: notify("READY=1"))
+        try:
+            await daemon.run(stop, edges=edges, ready=lambda: notify("READY=1"))
+        finally:
+            await disks.close()
     log.info("ended, pods run on")
 
 

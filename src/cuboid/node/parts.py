@@ -119,10 +119,11 @@ def guest(path: Path, on_event: EventHook, *, on_final: Callable[[CuboidError], 
     return AgentClient(path, on_event, on_final=on_final)
 
 
-def templates(paths: Paths, settings: NodeSettings, driver: Driver, clock: Clock) -> Templates:
+def templates(paths: Paths, settings: NodeSettings, driver: Driver, gate: BootGate, clock: Clock) -> Templates:
     return Templates(
-        paths.state / "templates", driver, guest, clock, boot_seconds=settings.boot_seconds, keep=settings.templates
-    )
+        paths.state / "templates", driver, guest, gate, clock, boot_seconds=settings.boot_seconds,
+        keep=settings.templates,
+    )  # fmt: skip
 
 
 def warm(

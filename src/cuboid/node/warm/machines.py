@@ -82,8 +82,8 @@ class WarmMachines:
         self._demands: dict[Shape, Demand] = {}
         self._changed = asyncio.Event()
         self._tasks = TaskSet("warm")
-        self._making = 0
         self._first: Shape | None = None
+        self._disk_bytes = 0
 
     # --- for starts --------------------------------------------------------------------------------------------------
 
@@ -91,9 +91,9 @@ class WarmMachines:
     def usable(self) -> bool:
         return self._bounds.high > 0 and self._templates.usable and self._network.prepares
 
-    def favour(self, shape: Shape) -> None:
-        """The shape of the most ordinary pod: some of it wait from the beginning."""
-        self._first = shape
+    def favour(self, shape: Shape, *, disk_bytes: int) -> None:
+        """The shape and the disk of the most ordinary pod: some of them wait from the beginning."""
+        self._first, self._disk_bytes = shape, disk_bytes
         self._demands.setdefault(shape, Demand())
         self._changed.set()
 
@@ -130,6 +130,8 @@ class WarmMachines:
 
     async def run(self) -> None:
         """Keep as many waiting as the demand wants, for ever; at its end all of them are gone."""
+        if self._disk_bytes:
+            await self._disks.prepare_writables(self._disk_bytes, max(self._bounds.low, 1))
         if not self.usable:
             return
         await in_thread(lambda: rehearsal.make_image(self._image))
@@ -157,6 +159,8 @@ class WarmMachines:
         for shape, waiting in list(self._idle.items()):
             while len(waiting) > wanted.get(shape, 0):
                 await self._drop(waiting.pop())
+        if self._disk_bytes:
+            await self._disks.prepare_writables(self._disk_bytes, sum(wanted.values()))
         for shape, count in wanted.items():
             if len(self._idle.get(shape, ())) < count:
                 if await self._templates.ready(shape):

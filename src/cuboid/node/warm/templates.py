@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cuboid.lib.aio import in_thread, within
 from cuboid.lib.clock import Clock
 from cuboid.lib.errors import CuboidError
 from cuboid.lib.log import get_log
+from cuboid.node.steps.gate import BootGate
 from cuboid.node.warm.relay import GuestFactory, Relay
 from cuboid.node.warm.shape import MTU, Shape, key
 from cuboid.vmm.base import Driver, HostLimits, Nic, Vm, VmSpec
@@ -27,6 +29,7 @@ log = get_log(__name__)
 TAP, MAC = "tap0", "02:00:00:00:00:01"  # in a namespace of the template's own, which nobody else is in
 BUILD_SECONDS = 120.0
 RETRY_SECONDS = 60.0  # after a failed build
+PATIENCE_SECONDS = 5.0  # for starts to be over
 VM_PREFIX = "template-"
 
 
@@ -47,11 +50,13 @@ class Templates:
     """`folder` must be on a disk: memory files are mapped from there. At most `keep` templates are kept."""
 
     def __init__(
-        self, folder: Path, driver: Driver, guest: GuestFactory, clock: Clock, *, boot_seconds: float, keep: int
-    ) -> None:
+        self, folder: Path, driver: Driver, guest: GuestFactory, gate: BootGate, clock: Clock, *,
+        boot_seconds: float, keep: int,
+    ) -> None:  # fmt: skip
         self._folder = folder
         self._driver = driver
         self._guest = guest
+        self._gate = gate
         self._clock = clock
         self._boot_seconds = boot_seconds
         self._keep = keep
@@ -108,6 +113,10 @@ class Templates:
             if entry is None:
                 continue
             try:
+                with suppress(
+                    TimeoutError
+                ):  # a build takes a CPU from pods that start; a busy host still gets templates
+                    await asyncio.wait_for(self._gate.quiet(), PATIENCE_SECONDS)
                 await self._provide(shape)
                 entry.stage = Stage.READY
             except (CuboidError, OSError) as error:
