@@ -5,6 +5,8 @@
  *   write SERIAL TEXT, read SERIAL  -> the first 64 bytes of a disk
  *   nics         -> one line "mac" per network device, then "."
  *   say TEXT     -> TEXT on the console; flood -> the console is filled without end
+ *   count        -> a process begins to count; counter -> how far it is
+ *   use MIB      -> so much memory is written to and given up again
  *   poweroff, panic
  */
 #define _GNU_SOURCE
@@ -14,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -113,6 +116,28 @@ static void flood(void) {
     for (;;) puts("flood flood flood flood flood flood flood flood flood flood flood flood flood flood");
 }
 
+static volatile long *counter;
+
+static void count(void) {
+    counter = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (fork() == 0) for (;;) { ++*counter; usleep(1000); }
+    answer("counting");
+}
+
+static void tell_counter(void) {
+    char line[32];
+    snprintf(line, sizeof line, "%ld", counter ? *counter : -1);
+    answer(line);
+}
+
+static void use(size_t size) {
+    char *memory = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) { answer("failed"); return; }
+    memset(memory, 'x', size);
+    munmap(memory, size);
+    answer("used");
+}
+
 static void obey(char *line) {
     if (!strcmp(line, "disks")) each("/sys/block", "serial", 1);
     else if (!strcmp(line, "nics")) each("/sys/class/net", "address", 0);
@@ -120,6 +145,9 @@ static void obey(char *line) {
     else if (!strncmp(line, "read ", 5)) disk_command(line + 5, 0);
     else if (!strncmp(line, "say ", 4)) { puts(line + 4); answer("said"); }
     else if (!strcmp(line, "flood")) { answer("flooding"); if (fork() == 0) flood(); }
+    else if (!strcmp(line, "count")) count();
+    else if (!strcmp(line, "counter")) tell_counter();
+    else if (!strncmp(line, "use ", 4)) use((size_t)atol(line + 4) << 20);
     else if (!strcmp(line, "poweroff")) { sync(); reboot(RB_POWER_OFF); }
     else if (!strcmp(line, "panic")) exit(3);
     else answer(line);

@@ -26,10 +26,11 @@ from cuboid.vmm.qemu import boot, command, console, tsc
 from cuboid.vmm.qemu.command import Memory
 from cuboid.vmm.qemu.jail import Jail, Jails, set_oom_score
 from cuboid.vmm.qemu.launch import Launch, Order, Started, complaint, last_line
-from cuboid.vmm.qemu.snapshotting import MEMORY, STATE
+from cuboid.vmm.qemu.migration import Incoming
+from cuboid.vmm.qemu.snapshotting import MEMORY, STATE, Made
 from cuboid.vmm.qemu.vm import QemuVm, still_runs
 from cuboid.vmm.settings import VmmSettings
-from cuboid.vmm.snapshots import Shape, shape_of
+from cuboid.vmm.snapshots import shape_of
 
 log = get_log(__name__)
 
@@ -155,11 +156,11 @@ class QemuDriver:
         started = proc.start_time(pid)
         if started is None:
             raise UnavailableError(f"the VMM ended at once: {complaint(output.vmm_log()) or 'without a word'}")
-        vm = self._vm(jail, pid, started, output, shape_of(order.spec))
+        vm = self._vm(jail, pid, started, output, order.made)
         try:
             if order.spec.limits.oom_score:
                 set_oom_score(pid, order.spec.limits.oom_score)
-            await vm.connect(incoming=order.state_file is not None)
+            await vm.connect(order.incoming)
         except (CuboidError, OSError) as error:
             said = complaint(vm.vmm_log)
             await vm.discard()
@@ -171,8 +172,8 @@ class QemuDriver:
             raise
         return self._keep(vm)
 
-    def _vm(self, jail: Jail, pid: int, started: int, output: console.Console, shape: Shape) -> QemuVm:
-        return QemuVm(jail, pid, started, output, self._settings, self._tasks, shape, self.snapshot_facts)
+    def _vm(self, jail: Jail, pid: int, started: int, output: console.Console, made: Made) -> QemuVm:
+        return QemuVm(jail, pid, started, output, self._settings, self._tasks, made, self.snapshot_facts)
 
     def _keep(self, vm: QemuVm) -> QemuVm:
         self._vms[vm.id] = vm
@@ -196,8 +197,9 @@ class QemuDriver:
         manifest = snapshots.load(folder)
         snapshots.check_facts(folder, manifest, self._facts)
         snapshots.check_shape(folder, manifest, shape_of(spec))
-        snapshots.check_digest(folder, manifest, STATE)
-        order = Order(spec, self._host(accel), Memory.CLONE, folder / MEMORY, folder / STATE)
+        if manifest.shared_memory:
+            snapshots.check_digest(folder, manifest, STATE)
+        order = self._order(spec, accel, folder, manifest)
         try:
             vm = await self._made(order)
         except UnavailableError as error:
@@ -210,6 +212,14 @@ class QemuDriver:
             await asyncio.shield(vm.discard())
             raise
         return vm
+
+    def _order(self, spec: VmSpec, accel: str, folder: Path, manifest: snapshots.Manifest) -> Order:
+        if manifest.shared_memory:
+            memory, file = Memory.CLONE, folder / MEMORY
+        else:
+            memory, file = Memory.OWN, None
+        incoming = Incoming(memory_stays=manifest.shared_memory)
+        return Order(spec, self._host(accel), memory, file, folder / STATE, incoming)
 
     async def verify(self, folder: Path) -> None:
         await self._usable()
@@ -232,9 +242,9 @@ class QemuDriver:
         jail = self._jails.jail(vm_id)
         output = console.reopen(pid, self._settings.console_kib << 10)
         try:
-            shape = _shape(jail)
+            made = _on_record(jail)
             await asyncio.to_thread(jail.drop_draft)
-            vm = self._vm(jail, pid, started, output, shape)
+            vm = self._vm(jail, pid, started, output, made)
         except (ProcessLookupError, UnavailableError) as error:  # it ended just now, or was never whole
             log.warning("a VMM cannot be taken over", vm=vm_id, error=error)
             output.close()
@@ -276,9 +286,9 @@ def _cpu(accel: str) -> str:
     return f"{named.get('model name', 'unknown')} (features {features}, microcode {named.get('microcode', 'unknown')})"
 
 
-def _shape(jail: Jail) -> Shape:
+def _on_record(jail: Jail) -> Made:
     """As it was written down when the VM was made."""
     try:
-        return msgspec.json.decode(jail.shape_file.read_bytes(), type=Shape)
+        return msgspec.json.decode(jail.record.read_bytes(), type=Made)
     except (OSError, msgspec.MsgspecError) as error:
         raise UnavailableError(f"what VM {jail.id} consists of is not on record") from error

@@ -68,8 +68,9 @@ class Jail:
         self.qmp_path = folder / "qmp.sock"
         self.channel_path = folder / "agent.sock"
         self.pid_file = folder / "pid"
-        self.shape_file = folder / "shape.json"
+        self.record = folder / "made.json"
         self.draft_link = folder / "draft"
+        self._disks = folder / "disks"
         self.group = hierarchy.group(vm_id)
         self._users = users
         self._settings = settings
@@ -89,6 +90,7 @@ class Jail:
 
     def _fill(self, limits: HostLimits) -> int:
         self.root.mkdir()
+        self._disks.mkdir()
         self.group.create(group_limits(limits))
         return self._take_user()
 
@@ -142,6 +144,16 @@ class Jail:
             os.fchown(descriptor, uid, uid)
         finally:
             os.close(descriptor)
+
+    def note_disk(self, serial: str, path: Path | None) -> None:
+        """What is in a slot (None: nothing), for a snapshot to find also after a restart of this process."""
+        link = self._disks / serial
+        link.unlink(missing_ok=True)
+        if path is not None:
+            link.symlink_to(path.absolute())
+
+    def noted_disks(self) -> dict[str, Path]:
+        return {link.name: link.readlink() for link in self._disks.iterdir()}
 
     def note_draft(self, path: Path) -> None:
         """A snapshot is being made in `path`: whoever removes the VM, or finds it again, removes that too."""

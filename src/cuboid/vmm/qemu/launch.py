@@ -17,7 +17,9 @@ from cuboid.vmm.base import VmSpec
 from cuboid.vmm.qemu import boot, command, console, descriptors, launcher
 from cuboid.vmm.qemu.command import Memory
 from cuboid.vmm.qemu.jail import Jail
+from cuboid.vmm.qemu.migration import Incoming
 from cuboid.vmm.qemu.plan import Plan
+from cuboid.vmm.qemu.snapshotting import Made
 from cuboid.vmm.settings import VmmSettings
 from cuboid.vmm.snapshots import shape_of
 
@@ -36,6 +38,11 @@ class Order:
     memory: Memory
     memory_file: Path | None = None  # for a template (writable) and a clone (only read)
     state_file: Path | None = None  # of the devices, for a VM that goes on from a snapshot
+    incoming: Incoming | None = None  # given together with it
+
+    @property
+    def made(self) -> Made:
+        return Made(shape_of(self.spec), self.memory)
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,9 @@ class Launch:
         if host.accel == "tcg":  # KVM unpacks in no time, and the kernel's own unpacking chooses its address at random
             kernel = await asyncio.to_thread(boot.unpacked, kernel, self._cache)
         initramfs = boot.initramfs(spec.boot.initramfs, self._cache)
-        jail.shape_file.write_bytes(msgspec.json.encode(shape_of(spec)))
+        for disk in spec.disks:
+            jail.note_disk(disk.serial, disk.path)
+        jail.record.write_bytes(msgspec.json.encode(order.made))
         with ExitStack() as opened:
             listeners = [opened.enter_context(listener) for listener in jail.listen()]
             output, console_fd, log_fd = console.make(self._settings.console_kib << 10)

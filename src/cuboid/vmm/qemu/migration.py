@@ -1,4 +1,8 @@
-"""Device state out of a paused VMM into a file, and the waiting for it on both sides."""
+"""The state of a paused VMM into a file and back.
+
+Memory that is a shared file (a template's) is not written: it stays where it is (`x-ignore-shared`). All other memory
+is, each page at a place of its own, so that pages of zeros are holes and nothing is written twice (`mapped-ram`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +20,16 @@ from cuboid.vmm.qemu import command
 from cuboid.vmm.qemu.qmp import Qmp
 
 URI = f"file:/dev/fdset/{command.STATE_FDSET}"
+UNLIMITED = 1 << 40  # bytes per second; QEMU's own default is 128 MiB
 ASK_SECONDS = 0.5  # between questions, should an event be lost with a connection
 ENDS = ("completed", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """How a VM that goes on from a snapshot gets its memory."""
+
+    memory_stays: bool
 
 
 class Migration:
@@ -30,12 +43,12 @@ class Migration:
         if data.get("status") in ENDS:
             self._moved.set()
 
-    async def _prepare(self) -> None:
-        """Memory that is a shared file stays where it is."""
-        wanted = [{"capability": "x-ignore-shared", "state": True}]
+    async def _prepare(self, memory_stays: bool) -> None:
+        switches = {"x-ignore-shared": memory_stays, "mapped-ram": not memory_stays}
+        wanted = [{"capability": name, "state": state} for name, state in switches.items()]
         await self._qmp.execute("migrate-set-capabilities", {"capabilities": wanted})
 
-    async def save(self, path: Path, seconds: float) -> None:
+    async def save(self, path: Path, seconds: float, *, memory_stays: bool) -> None:
         """Write the state to a new file. The VM must be stopped, and stays so. UnavailableError, DeadlineError."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -43,7 +56,8 @@ class Migration:
         finally:
             os.close(descriptor)
         try:
-            await self._prepare()
+            await self._prepare(memory_stays)
+            await self._qmp.execute("migrate-set-parameters", {"max-bandwidth": UNLIMITED})
             await self._qmp.execute("migrate", {"uri": URI})
             await self._end(seconds, "the VMM's state on disk")
         except BaseException:
@@ -53,13 +67,17 @@ class Migration:
         finally:
             with suppress(CuboidError):
                 await self._qmp.take_back(command.STATE_FDSET)
+        await self._activate_disks()
 
-    async def load(self, seconds: float) -> None:
+    async def load(self, seconds: float, *, memory_stays: bool) -> None:
         """Read the state that the VMM was started with. UnavailableError (it ends over what it cannot read)."""
-        await self._prepare()
+        await self._prepare(memory_stays)
         await self._qmp.execute("migrate-incoming", {"uri": URI})
         await self._end(seconds, "the VMM's state from disk")
-        # QEMU would do that when the guest goes on; disks that are exchanged before would stay behind.
+        await self._activate_disks()
+
+    async def _activate_disks(self) -> None:
+        """QEMU would do that when the guest goes on; disks that are exchanged before would stay behind."""
         await self._qmp.execute("blockdev-set-active", {"active": True})
 
     async def _end(self, seconds: float, what: str) -> None:

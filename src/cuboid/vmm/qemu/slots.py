@@ -17,6 +17,7 @@ from typing import Any
 from cuboid.lib.errors import ConflictError, CuboidError, NotFoundError, UnavailableError
 from cuboid.vmm.base import Disk
 from cuboid.vmm.qemu import command, descriptors
+from cuboid.vmm.qemu.jail import Jail
 from cuboid.vmm.qemu.qmp import Qmp, QmpRefusedError
 from cuboid.vmm.snapshots import Slot
 
@@ -29,9 +30,10 @@ Undo = Callable[[], Awaitable[object]]
 class Slots:
     """The disk devices of one VM. Calls follow each other."""
 
-    def __init__(self, qmp: Qmp, vm_id: str, slots: tuple[Slot, ...]) -> None:
+    def __init__(self, qmp: Qmp, jail: Jail, slots: tuple[Slot, ...]) -> None:
         self._qmp = qmp
-        self._vm_id = vm_id
+        self._jail = jail
+        self._vm_id = jail.id
         self._slots = slots
         self._one = asyncio.Lock()
 
@@ -50,11 +52,13 @@ class Slots:
                 raise ConflictError(f"slot {disk.serial} of {self._vm_id} is taken")
             undo: list[Undo] = []
             try:
+                self._jail.note_disk(disk.serial, disk.path)
                 await self._fill(index, disk, undo)
             except BaseException as error:
                 for step in reversed(undo):
                     with suppress(CuboidError):
                         await step()
+                self._jail.note_disk(disk.serial, None)
                 if isinstance(error, QmpRefusedError):
                     raise UnavailableError(f"the disk {disk.path} cannot be attached: {error.message}") from error
                 raise
@@ -91,6 +95,7 @@ class Slots:
             with suppress(QmpRefusedError):  # where there was no limit
                 await self._execute("object-del", id=command.throttle_id(index))
             await self._qmp.take_back(FDSETS + index)
+            self._jail.note_disk(serial, None)
 
     async def tell_capacity(self, disk: Disk) -> None:
         """Have the guest read the capacity anew of a slot that this disk is in."""

@@ -18,12 +18,11 @@ from cuboid.lib.threads import in_thread
 from cuboid.vmm.base import Disk, EndCause, Ended, HostLimits, State, VmStats
 from cuboid.vmm.qemu.console import KEPT_BYTES, PANIC_WORDS, Console, last_words
 from cuboid.vmm.qemu.jail import Jail
-from cuboid.vmm.qemu.migration import Migration
+from cuboid.vmm.qemu.migration import Incoming, Migration
 from cuboid.vmm.qemu.qmp import Qmp
 from cuboid.vmm.qemu.slots import Slots
-from cuboid.vmm.qemu.snapshotting import Facts, Snapshots
+from cuboid.vmm.qemu.snapshotting import Facts, Made, Snapshots
 from cuboid.vmm.settings import VmmSettings
-from cuboid.vmm.snapshots import Shape
 
 T = TypeVar("T")
 
@@ -42,7 +41,7 @@ class QemuVm:
 
     def __init__(
         self, jail: Jail, pid: int, started: int, console: Console, settings: VmmSettings, tasks: TaskSet,
-        shape: Shape, facts: Facts,
+        made: Made, facts: Facts,
     ) -> None:  # fmt: skip
         self._jail = jail
         self._pid = pid
@@ -54,9 +53,9 @@ class QemuVm:
         self._cause: EndCause | None = None
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._qmp = Qmp(jail.qmp_path, self._on_event, seconds=settings.call_seconds)
-        self._slots = Slots(self._qmp, jail.id, shape.disks)
+        self._slots = Slots(self._qmp, jail, made.shape.disks)
         self._migration = Migration(self._qmp)
-        self._snapshots = Snapshots(jail, shape, facts, self._migration)
+        self._snapshots = Snapshots(jail, made, facts, self._migration, settings.memory_seconds)
         self._pidfd = os.pidfd_open(pid)
         self._watching = False
         self._stop_expected = False
@@ -93,7 +92,7 @@ class QemuVm:
 
     # -- connecting
 
-    async def connect(self, *, incoming: bool = False) -> None:
+    async def connect(self, incoming: Incoming | None = None) -> None:
         """Watch the process and connect to it; find out what state it is in. Raises if it does not answer.
 
         With `incoming` it is to go on from a snapshot, and has read that on return.
@@ -102,8 +101,9 @@ class QemuVm:
         self._watching = True
         self._console.watch()
         await self._qmp.connect(self._settings.create_seconds)
-        if incoming:
-            await self._migration.load(self._settings.create_seconds)
+        if incoming is not None:
+            seconds = self._settings.create_seconds if incoming.memory_stays else self._settings.memory_seconds
+            await self._migration.load(seconds, memory_stays=incoming.memory_stays)
         reply = await self._qmp.execute("query-status")
         status = str(reply.get("status")) if isinstance(reply, dict) else ""
         if status in _STATES:
