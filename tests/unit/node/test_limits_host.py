@@ -11,10 +11,12 @@ from hypothesis import strategies as some
 
 from cuboid.lib.errors import InvalidError
 from cuboid.node import limits, spec
+from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox.plan import plan
 from cuboid.node.sizing import Size
 from cuboid.vmm.base import Disk, HostLimits
 from tests.harness.node import World, make_pod
+from tests.harness.node_world import Host
 
 SIZE = Size(vcpus=1, memory_mib=96, cpu_millis=50, disk_bytes=0)
 HOST = 16 << 30
@@ -74,6 +76,44 @@ def test_requests_count_before_limits_and_a_limit_is_a_request() -> None:
     assert limits.requested_millis(make_pod(asks(requests={"cpu": "2"}, cpu="4"), asks("b", cpu="500m"))) == 2500
     init = asks("init", cpu="3")
     assert limits.requested_millis(make_pod(asks(cpu="1"), inits=(init,))) == 3000
+
+
+def test_a_vmm_is_limited_once_when_its_containers_have_started() -> None:
+    world = World(make_pod(asks(cpu="50m")))
+    world.mute.add("StartContainer")
+    world.admit()
+    assert not world.counts["Confine"]
+    world.send(ev.Started(at=world.now, name="app", attempt=0, started_at=world.now))
+    assert world.settle().advance(100).counts["Confine"] == 1
+
+
+def test_a_start_that_takes_long_is_limited_as_well() -> None:
+    init = asks("init")
+    world = World(make_pod(asks(cpu="50m"), inits=(init,))).admit().advance(29)
+    assert not world.counts["Confine"]
+    assert world.advance(2).counts["Confine"] == 1
+
+
+def test_a_new_machine_starts_with_its_cpus_whole_again() -> None:
+    world = World(make_pod(asks(cpu="50m"))).admit().vm_dies()
+    assert (world.counts["CreateVm"], world.counts["Confine"]) == (2, 2)
+
+
+def test_limits_are_set_again_after_an_interruption_as_they_may_have_been_lost() -> None:
+    assert World(make_pod(asks(cpu="50m"))).admit().interrupt().counts["Confine"] == 2
+
+
+async def test_the_vmm_has_the_pods_limits_and_its_disks_theirs(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    annotations = {"cuboid.dev/disk-iops": "500", "cuboid.dev/disk-bandwidth": "20Mi"}
+    host.api.put(host.pod(containers=[asks(cpu="50m", memory="64Mi")], annotations=annotations))
+    async with host.agent_running():
+        await host.api.until(lambda: host.vms.machines and host.vms.machines[host.vm()].limits.cpu_millis == 150)
+        machine = host.vms.machines[host.vm()]
+        assert machine.spec.limits.cpu_millis == 1100 and machine.spec.limits.oom_score == -997
+        rates = {disk.read_only: (disk.iops, disk.bytes_per_second) for disk in machine.spec.disks}
+        assert rates == {True: (0, 0), False: (500, 20 << 20)}
+    await host.end()
 
 
 # --- who goes first --------------------------------------------------------------------------------------------------

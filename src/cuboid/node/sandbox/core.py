@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cuboid.node.limits import START_SECONDS
 from cuboid.node.sandbox import containers, ending, facts, pausing, resources
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.draft import Draft, apps
@@ -22,6 +23,7 @@ def step(state: Sandbox, event: Event) -> tuple[Sandbox, list[do.Instruction]]:
 
 def _advance(draft: Draft) -> None:
     _note_progress(draft)
+    _confine(draft)
     ending.decide(draft)
     if not draft.ends():
         _live(draft)
@@ -40,6 +42,17 @@ def _live(draft: Draft) -> None:
     resources.advance(draft)
     if draft.state.machine.stage is VmStage.UP:
         containers.advance(draft)
+
+
+def _confine(draft: Draft) -> None:
+    """A start has the machine whole; what has started, or takes too long for it, has its limits."""
+    machine = draft.state.machine
+    if machine.confined or machine.stage is not VmStage.UP:
+        return
+    starting = any(run.stage in (RunStage.WAITING, RunStage.STARTING) for run in apps(draft.state))
+    if not starting or draft.due(machine.up_at + START_SECONDS):
+        draft.machine(confined=True)
+        draft.emit(do.Confine(machine.attempt))
 
 
 def _note_progress(draft: Draft) -> None:

@@ -346,6 +346,7 @@ def _recover_machine(draft: Draft, event: ev.Recovered) -> None:
     machine = draft.state.machine
     if machine.stage is VmStage.ABSENT:
         return
+    draft.machine(confined=False)
     unmade = machine.stage is VmStage.CREATING and (not event.vm or event.vm_frozen)
     if machine.stage is VmStage.ENDING or unmade:
         resources.end_machine(draft, clean=False)

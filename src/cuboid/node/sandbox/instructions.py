@@ -59,6 +59,12 @@ class ResumeVm(Base, frozen=True):
     attempt: int
 
 
+class Confine(Base, frozen=True):
+    """The pod has started: from now on its VMM has no more of the host than the pod may have."""
+
+    attempt: int
+
+
 class SetClock(Base, frozen=True):
     """Tell the guest the time, which went on without it."""
 
@@ -126,7 +132,7 @@ class Forget(Base, frozen=True):
 
 Instruction = (
     AttachNetwork | DetachNetwork | CreateDisk | RemoveDisk | PullImage | CancelPull | ReleaseImages | CreateVm | Setup
-    | PauseVm | ResumeVm | SetClock
+    | PauseVm | ResumeVm | SetClock | Confine
     | KillVm | StartContainer | StopSignal | RunHook | SetTimer | PatchStatus | RecordEvent | WriteReceipt | DeletePod
     | Forget
 )  # fmt: skip

@@ -65,7 +65,9 @@ def _create(draft: Draft) -> None:
     for container, run in draft.state.pairs:
         if container.role is not Role.APP:
             draft.run(run.name, done=False, retry_at=0.0, hook=Hook.NONE)
-    machine = draft.machine(stage=VmStage.CREATING, attempt=draft.state.machine.attempt + 1, up_at=0.0, paused_at=0.0)
+    machine = draft.machine(
+        stage=VmStage.CREATING, attempt=draft.state.machine.attempt + 1, up_at=0.0, paused_at=0.0, confined=False
+    )
     draft.set(initialized=False)
     draft.emit(do.CreateVm(machine.attempt))
 

@@ -70,6 +70,7 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     setup_retry_at: float = 0.0
     reason: str = ""
     message: str = ""
+    confined: bool = False  # the limits of a pod that has started are asked for
     pause: Pause = Pause.NONE
     paused_at: float = 0.0  # until the guest's clock has been set after the pause
     pause_failures: int = 0

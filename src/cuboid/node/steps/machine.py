@@ -15,20 +15,21 @@ from cuboid.lib.aio import within
 from cuboid.lib.errors import CuboidError, DeadlineError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.lib.log import get_log
 from cuboid.node import spec
+from cuboid.node.limits import disk_limits
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.steps import guest_events
+from cuboid.node.steps.confine import start_limits
 from cuboid.node.steps.host import acquire, text
 from cuboid.node.steps.work import PodWork, vm_id
 from cuboid.node.volumes import VolumeError, is_files_volume, volume_files
 from cuboid.node.warm.machines import WarmMachine
 from cuboid.node.warm.shape import MTU
 from cuboid.storage import nfs
-from cuboid.vmm.base import Disk, EndCause, Ended, HostLimits, Nic, State, Vm, VmSpec
+from cuboid.vmm.base import Disk, EndCause, Ended, Nic, State, Vm, VmSpec
 
 log = get_log(__name__)
 ENTROPY = 32  # bytes
-PIDS = 256
 REASONS = {
     EndCause.POWEROFF: "GuestPoweredOff", EndCause.PANIC: "GuestPanic", EndCause.KILLED: "VMMDied",
     EndCause.VMM_DIED: "VMMDied", EndCause.HOST_OOM: "HostOutOfMemory",
@@ -85,7 +86,7 @@ async def _adopt(work: PodWork, machine: WarmMachine) -> None:
     work.timeline.note("the machine was made ahead")
     for disk in await _disks(work):
         await machine.vm.attach_disk(disk)
-    await machine.vm.set_limits(_limits(work))
+    await machine.vm.set_limits(start_limits(work))
     attempt = work.state().machine.attempt
     machine.relay.connect(guest_events.hook(work), lambda error: _cut_off(work, attempt, error))
     work.guest = machine.guest
@@ -96,7 +97,7 @@ async def _spec(work: PodWork, attempt: int) -> VmSpec:
     return VmSpec(
         id=vm_id(work.uid, attempt), boot=work.boot, vcpus=size.vcpus, memory_mib=size.memory_mib,
         disks=await _disks(work), nics=(Nic(attachment.tap, attachment.mac, attachment.mtu),),
-        netns=attachment.netns, limits=_limits(work),
+        netns=attachment.netns, limits=start_limits(work),
     )  # fmt: skip
 
 
@@ -104,12 +105,8 @@ async def _disks(work: PodWork) -> tuple[Disk, ...]:
     images = await work.require_images()
     writable = await work.tools.disks.create_writable(work.uid, work.size.disk_bytes)
     volumes = {use.volume: await acquire(work, use) for use in spec.named_volumes(work.pod)}
-    return spec.disks(spec.devices(work.pod, images), images, writable, volumes)
-
-
-def _limits(work: PodWork) -> HostLimits:
-    size, overhead = work.size, work.tools.driver.capabilities().overhead_mib
-    return HostLimits(cpu_millis=size.vcpus * 1000, pids=PIDS, memory_mib=size.memory_mib + overhead)
+    limits = disk_limits(work.pod)
+    return tuple(limits.on(disk) for disk in spec.disks(spec.devices(work.pod, images), images, writable, volumes))
 
 
 def watch(work: PodWork, vm: Vm, attempt: int) -> None:
