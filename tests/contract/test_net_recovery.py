@@ -215,7 +215,7 @@ async def test_a_detach_whose_process_was_killed_is_finished_by_clean(host: Host
 async def test_rules_of_a_pod_whose_namespace_is_gone_before_its_detach_are_removed(host: HostNet) -> None:
     network = host.network()
     attachment = await network.attach("pod-1", **WHO, ports=(PortMapping(8080, 80),))
-    await network.attach("pod-2", **WHO)
+    await network.attach("pod-2", **WHO, ports=(PortMapping(8081, 80),))
     netns.remove(attachment.netns)
     await network.detach("pod-1")
     assert "pod-1" not in host.rules()
@@ -248,15 +248,40 @@ async def test_after_a_reboot_a_known_pod_is_attached_anew_and_an_unknown_one_fo
     network = host.network()
     attachment = await network.attach("pod-1", **WHO)
     await network.attach("pod-2", **WHO)
-    for namespace in list(attachment.netns.parent.iterdir()):
-        netns.remove(namespace)
-    inside(host.netns, "nft", "flush", "ruleset")
+    await reboot(host)
     again = host.network()
+    assert again.attachments() == {}
+    assert len(host.addresses()) == 2
+    await again.clean({"pod-1"})
+    assert host.addresses() == []
+    assert (await again.attach("pod-1", **WHO)).netns == attachment.netns
+    await again.check("pod-1")
+    await again.detach("pod-1")
+    assert host.leftovers() == []
+
+
+async def test_after_a_reboot_pods_of_configured_plugins_are_undone_by_them(host: HostNet) -> None:
+    plugin(host, "second", add=PASS_ON)
+    network = with_plugins(host, "second")
+    await network.attach("pod-1", **WHO)
+    await network.attach("pod-2", **WHO)
+    await reboot(host)
+    again = with_plugins(host, "second")
     assert await again.clean({"pod-1"}) == ["pod-2"]
     await again.attach("pod-1", **WHO)
     await again.check("pod-1")
     await again.detach("pod-1")
+    assert calls(host, "second").count("DEL") == 3
     assert host.leftovers() == []
+
+
+async def reboot(host: HostNet) -> None:
+    """What is in memory is gone: namespaces, rules, the run folder; the state folder is as it was."""
+    for namespace in (host.root / "a" / "run" / "netns").iterdir():
+        netns.remove(namespace)
+    for path in (host.root / "a" / "run" / "net-records").iterdir():
+        path.unlink()
+    inside(host.netns, "nft", "flush", "ruleset")
 
 
 async def test_a_plugin_too_old_for_the_networks_version_is_named(host: HostNet) -> None:

@@ -97,7 +97,8 @@ class HostNet:
         """All that a network without pods must not have."""
         run = self.root / name / "run"
         records = self.root / name / "state" / "net" / "records"
-        files = [str(p) for f in (run / "netns", run / "net", records, self.root / "claims") for p in f.glob("*")]
+        folders = (run / "netns", run / "net", run / "net-records", records, self.root / "claims")
+        files = [str(path) for folder in folders for path in folder.glob("*")]
         return [*files, *self.veths(), *self.addresses(name), *self.rules().splitlines()]
 
 

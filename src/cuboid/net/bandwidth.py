@@ -40,7 +40,9 @@ def _bits(annotations: Mapping[str, str], name: str) -> int:
     except InvalidError as error:
         raise InvalidError(f"the annotation {name}: {error.message}", hint="write it as 10M, in bits/s") from error
     if not MIN_BITS <= value <= MAX_BITS:
-        raise InvalidError(f"the annotation {name} is {text[:64]}, not within 1k and 1P", hint="write it as 10M, in bits/s")
+        raise InvalidError(
+            f"the annotation {name} is {text[:64]}, not within 1k and 1P", hint="write it as 10M, in bits/s"
+        )
     return int(value)
 
 

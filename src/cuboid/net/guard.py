@@ -1,8 +1,8 @@
-"""What pods of the built-in network may reach of the host, and that published ports come through its FORWARD chain.
+"""What pods of the built-in network may reach of the host, and the rules by which all of them reach the outside.
 
-One nftables table and one iptables chain of our own. No rule of another's and no policy of the host's is changed. The
-chain is needed where FORWARD drops by default (Docker leaves it so): an nftables table cannot accept what iptables
-drops, and the firewall plugin accepts answers to a pod only.
+One nftables table and one iptables chain of our own, for the bridge and its subnets and not for single pods: a pod's
+start and end touch no rule. No rule of another's and no policy of the host's is changed. The chain is needed where
+FORWARD drops by default (Docker leaves it so): an nftables table cannot accept what iptables drops.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ def table_name(bridge: str) -> str:
     return f"cuboid-{bridge}"
 
 
-def ruleset(settings: NetSettings, nameservers: Sequence[str]) -> str:
-    """The table as one transaction. InvalidError for a setting that makes no sense."""
+def ruleset(settings: NetSettings, nameservers: Sequence[str], *, outward: bool) -> str:
+    """The table as one transaction; `outward`: pods are masqueraded. InvalidError for a setting that makes no sense."""
     bridge = settings.bridge
     if not re.fullmatch(r"[a-zA-Z0-9_-]{1,15}", bridge):
         raise InvalidError(f"[net] bridge: {bridge!r} is not an interface name")
     allowed = [*map(_port_rule, settings.host_ports), *_dns_rules(nameservers)]
     inbound = "\n    ".join(allowed)
     blocked = "\n    ".join(_blocked_rule(bridge, network) for network in settings.blocked)
+    masked = "\n    ".join(_masquerade_rules(settings)) if outward else ""
     name = table_name(bridge)
     return f"""table inet {name}
 delete table inet {name}
@@ -55,6 +56,10 @@ table inet {name} {{
   chain forward {{
     type filter hook forward priority filter - 10; policy accept;
     {blocked}
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    {masked}
   }}
 }}
 """
@@ -82,12 +87,27 @@ def _blocked_rule(bridge: str, network: str) -> str:
     return f'iifname "{bridge}" {word} daddr {parsed} ct state new reject with icmpx type admin-prohibited'
 
 
-async def install(settings: NetSettings, nameservers: Sequence[str], host_netns: Path | None) -> None:
-    """Put the table and the chain in place, each whole in one transaction. Idempotent."""
-    await _run("nft -f -", host_netns, stdin=ruleset(settings, nameservers))
+def _masquerade_rules(settings: NetSettings) -> list[str]:
+    """To each other and to groups pods speak in their own name, to everybody else in the host's."""
+    rules = []
+    for subnet in filter(None, (settings.subnet, settings.subnet_v6)):
+        own = ipaddress.ip_network(subnet)
+        word, groups = ("ip", "224.0.0.0/4") if own.version == 4 else ("ip6", "ff00::/8")
+        rules.append(f"{word} saddr {own} {word} daddr != {{ {own}, {groups} }} masquerade")
+    return rules
+
+
+async def install(settings: NetSettings, nameservers: Sequence[str], host_netns: Path | None, *, outward: bool) -> None:
+    """Put the table and the chain in place, each whole in one transaction. Idempotent.
+
+    `outward`: pods are masqueraded and what they send is forwarded, which plugins of a configured network do by pod.
+    """
+    await _run("nft -f -", host_netns, stdin=ruleset(settings, nameservers, outward=outward))
     chain = chain_name(settings.bridge)
     for program in iptables(settings):
-        await _run(f"{program}-restore --wait --noflush", host_netns, stdin=forward_rules(settings.bridge))
+        await _run(
+            f"{program}-restore --wait --noflush", host_netns, stdin=forward_rules(settings.bridge, outward=outward)
+        )
         if not await _run(f"{program} --wait -C FORWARD -j {chain}", host_netns, check=False):
             await _run(f"{program} --wait -I FORWARD -j {chain}", host_netns)
 
@@ -96,11 +116,17 @@ def chain_name(bridge: str) -> str:
     return f"CUBOID-{bridge}"  # at most 22 of the 28 characters that a chain's name may have
 
 
-def forward_rules(bridge: str) -> str:
-    """Connections that were redirected to a pod by a published port; declaring the chain empties it first."""
+def forward_rules(bridge: str, *, outward: bool) -> str:
+    """Connections that a published port redirects to a pod, and with `outward` what pods begin and its answers.
+
+    Declaring the chain empties it first.
+    """
     chain = chain_name(bridge)
-    rule = f"-A {chain} -o {bridge} -m conntrack --ctstate DNAT -j ACCEPT"
-    return f"*filter\n:{chain} - [0:0]\n{rule}\nCOMMIT\n"
+    states = "RELATED,ESTABLISHED,DNAT" if outward else "DNAT"
+    rules = [f"-A {chain} -o {bridge} -m conntrack --ctstate {states} -j ACCEPT"]
+    if outward:
+        rules.append(f"-A {chain} -i {bridge} -j ACCEPT")
+    return "\n".join(["*filter", f":{chain} - [0:0]", *rules, "COMMIT", ""])
 
 
 def iptables(settings: NetSettings) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from cuboid.lib.linux import netns
 from cuboid.lib.log import get_log
 from cuboid.net import dns, guard, rules, wire
 from cuboid.net import ports as published
+from cuboid.net.addresses import free_unknown
 from cuboid.net.base import NO_LIMITS, Attachment, Bandwidth, PortMapping, Route
-from cuboid.net.cni.config import NetworkList, configured, load_list, parse_list, ports_only, with_ports
+from cuboid.net.cni.config import NetworkList, configured, default_list, load_list, parse_list, ports_only, with_ports
 from cuboid.net.cni.result import CniResult, Dns
 from cuboid.net.cni.runtime import CniRuntime, Container
 from cuboid.net.locks import PodLocks
@@ -40,13 +41,13 @@ class CniNetwork:
         self._host = host_netns
         self._ipam = state / "net" / "ipam"
         self._namespaces = run / "netns"
-        self._records = Records(state / "net" / "records")
+        self._records = Records(state / "net" / "records", run / "net-records")
         self._claims = published.PortClaims(claims or published.claims_folder(host_netns))
         self._locks = PodLocks(run / "net", patience=settings.plugin_deadline)
         self._cni = CniRuntime(settings.plugin_folders, deadline=settings.plugin_deadline, host_netns=host_netns)
         self._slots = asyncio.Semaphore(settings.parallel)
         self._guard = asyncio.Lock()
-        self._guarded = False
+        self._guarded: bool | None = None  # how `guard.install` was told to by this process
 
     async def attach(
         self, pod_uid: str, *, namespace: str, name: str, ports: tuple[PortMapping, ...] = (), tap_uid: int = 0,
@@ -59,7 +60,10 @@ class CniNetwork:
             if known := await self._intact(pod_uid, Phase.ATTACHED):
                 return known
             network = self._network(ports)
-            record = Record(pod_uid, namespace, name, Phase.ADDING, network.raw, ports, tap_uid, limits=limits)
+            record = Record(
+                pod_uid, namespace, name, Phase.ADDING, network.raw, ports, tap_uid,
+                limits=limits, builtin=network.builtin,
+            )  # fmt: skip
             return await self._anew(record, network, Phase.ATTACHED, lock)
 
     def _network(self, ports: tuple[PortMapping, ...]) -> NetworkList:
@@ -94,12 +98,12 @@ class CniNetwork:
             await self._claim(record)
         except CuboidError:
             self._claims.release(record.uid)
-            self._records.drop(record.uid)
+            self._records.drop(record)
             raise
 
     async def _claim(self, record: Record) -> None:
         if record.ports:
-            path = self._records.path(record.uid)
+            path = self._records.path(record)
             self._claims.claim(record.ports, pod_uid=record.uid, pod=record.pod, record=path)
             await netns.run_in(self._host, lambda: published.require_free(record.ports))
 
@@ -113,7 +117,7 @@ class CniNetwork:
 
         result = await self._cni.add(network, self._container(record, lock), after_each=remember)
         addresses = pod_addresses(result)
-        link = await wire.join(path, addresses, owner=record.tap_uid)
+        link = await wire.join(path, addresses, owner=record.tap_uid, quiet=network.builtin)
         if record.limits != NO_LIMITS:
             await wire.limit(path, record.limits)
         attachment = self._attachment(record, path, link, addresses, result)
@@ -121,8 +125,11 @@ class CniNetwork:
         return attachment
 
     async def _write(self, record: Record) -> None:
-        """Durably, and not on the event loop: a slow disk must not hold up other pods."""
-        await in_thread(lambda: self._records.put(record))
+        """Durably where that counts, and not on the event loop: a slow disk must not hold up other pods."""
+        if record.builtin:
+            self._records.put(record)
+        else:
+            await in_thread(lambda: self._records.put(record))
 
     def _attachment(
         self, record: Record, path: Path, link: wire.Link, addresses: tuple[str, ...], result: CniResult
@@ -163,13 +170,14 @@ class CniNetwork:
         )
 
     async def _protect(self, network: NetworkList) -> None:
-        """The guard table, once per process, where the network is the built-in bridge."""
+        """The rules that all pods share, once per process, where the network is the built-in bridge."""
         if not any(plugin.get("bridge") == self._settings.bridge for plugin in network.plugins):
             return
         async with self._guard:
-            if not self._guarded:
-                await guard.install(self._settings, self._host_dns().nameservers, self._host)
-                self._guarded = True
+            if self._guarded is not network.builtin:
+                nameservers = self._host_dns().nameservers
+                await guard.install(self._settings, nameservers, self._host, outward=network.builtin)
+                self._guarded = network.builtin
 
     @property
     def prepares(self) -> bool:
@@ -189,7 +197,7 @@ class CniNetwork:
                 raise UnsupportedError(
                     f"the network {network.name} prepares nothing", hint="its plugins look at the pod's name"
                 )
-            record = Record(slot, "", "", Phase.ADDING, network.raw)
+            record = Record(slot, "", "", Phase.ADDING, network.raw, builtin=True)
             return await self._anew(record, network, Phase.PREPARED, lock)
 
     async def adopt(
@@ -211,10 +219,8 @@ class CniNetwork:
         record = self._records.get(slot)
         if record is None or record.attachment is None or record.phase is not Phase.PREPARED:
             raise NotFoundError(f"there is no prepared network slot {slot}")
-        try:
-            await wire.require_tap(record.attachment.netns)
-        except (CuboidError, OSError) as error:
-            raise NotFoundError(f"the prepared network slot {slot} is not whole any more") from error
+        if not await wire.has_tap(record.attachment.netns):
+            raise NotFoundError(f"the prepared network slot {slot} is not whole any more")
         return record, record.attachment
 
     async def _equip(self, slot: Record, pod: Record, path: Path, lock: int) -> Record:
@@ -258,14 +264,14 @@ class CniNetwork:
 
     async def _undo(self, record: Record, lock: int) -> None:
         """DEL, then all that is ours. The record goes last: until then this can be repeated."""
-        whole = bool(record.whole) and await self._intact(record.uid, record.phase) is not None
+        whole = record.whole is not None and await wire.has_tap(record.whole.netns)
         await self._write(replace(record, phase=Phase.DELETING))
         network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
         await self._cni.delete(network, self._container(record, lock), record.result)
         if not whole:
             await rules.forget(network.name, record.uid, guard.iptables(self._settings), self._host)
         self._forget(record.uid)
-        await in_thread(lambda: self._records.drop(record.uid))
+        await in_thread(lambda: self._records.drop(record))
 
     async def _undo_quietly(self, pod_uid: str, lock: int) -> None:
         """After a failed attach: that failure is what the caller wants to hear."""
@@ -301,10 +307,17 @@ class CniNetwork:
         """See `Network.clean`. What cannot be undone now is logged and stays recorded for the next time."""
         unknown = sorted(self._everything() - known)
         undone = await asyncio.gather(*(self._cleaned(uid) for uid in unknown))
-        self._guarded = False  # the rules may have been flushed while nobody looked
+        self._guarded = None  # the rules may have been flushed while nobody looked
         network = load_list(self._settings, self._ipam)
+        await in_thread(self._free_addresses)
         await self._cni.gc(network, [(uid, wire.INTERFACE) for uid in sorted(self.attachments())])
         return [uid for uid, done in zip(unknown, undone, strict=True) if done]
+
+    def _free_addresses(self) -> None:
+        """Of the built-in network, whose records end with the host."""
+        folder = self._ipam / default_list(self._settings, self._ipam).name
+        if freed := free_unknown(folder, self._records.knows):
+            log.warning("freed addresses of pods that are gone without a record", addresses=freed)
 
     async def _cleaned(self, pod_uid: str) -> bool:
         try:
@@ -322,12 +335,12 @@ class CniNetwork:
         return mounted | claimed | {record.uid for record in self._records.all()}
 
     def _is_ours(self, claim: published.Claim) -> bool:
-        return bool(claim.pod_uid) and claim.record == str(self._records.path(claim.pod_uid))
+        return bool(claim.pod_uid) and claim.record in map(str, self._records.paths(claim.pod_uid))
 
     async def remove_host_rules(self) -> None:
         """Take the guard's rules and the bridge away: for a host whose last pod is gone, left as it was found."""
         await guard.remove(self._settings, self._host)
-        self._guarded = False
+        self._guarded = None
 
 
 def pod_addresses(result: CniResult) -> tuple[str, ...]:

@@ -1,4 +1,9 @@
-"""One small durable record per pod, written before anything is done for it and removed after all is undone."""
+"""One small record per pod, written before anything is done for it and removed after all is undone.
+
+A record is as durable as what it is of. Third-party plugins may keep anything over a reboot, so theirs are on disk. All
+that the built-in network makes for a pod ends with a reboot, but for its addresses, which `net.addresses` finds by
+themselves: its records are in the folder that ends too, and no start waits for a disk.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +45,7 @@ class Record:
     result: dict[str, Any] | None = None  # of the plugins that have run so far
     attachment: Attachment | None = None
     limits: Bandwidth = NO_LIMITS
+    builtin: bool = False
 
     @property
     def pod(self) -> str:
@@ -69,7 +75,8 @@ class Record:
             tap_uid=value["tap_uid"],
             result=value["result"],
             attachment=Attachment.from_json(attachment) if attachment else None,
-            limits=Bandwidth(**value.get("limits", {})),  # an older node agent wrote none
+            limits=Bandwidth(**value.get("limits", {})),  # an older node agent wrote neither
+            builtin=value.get("builtin", False),
         )
 
 
@@ -81,34 +88,51 @@ def valid_uid(uid: str) -> str:
 
 
 class Records:
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """`lasting`: the folder that survives a reboot; `passing`: that of the built-in network's records."""
 
-    def path(self, uid: str) -> Path:
-        return self._folder / f"{valid_uid(uid)}.json"
+    def __init__(self, lasting: Path, passing: Path) -> None:
+        self._lasting = lasting
+        self._passing = passing
+        for folder in (lasting, passing):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, record: Record) -> Path:
+        return (self._passing if record.builtin else self._lasting) / f"{valid_uid(record.uid)}.json"
+
+    def paths(self, uid: str) -> tuple[Path, Path]:
+        """Where a record of this pod can be."""
+        return self._passing / f"{valid_uid(uid)}.json", self._lasting / f"{uid}.json"
+
+    def knows(self, uid: str) -> bool:
+        return bool(_UID.fullmatch(uid)) and any(path.exists() for path in self.paths(uid))
 
     def put(self, record: Record, *, durable: bool = True) -> Record:
         """Not `durable` is enough for what a reboot undoes anyway: it survives the end of this process."""
-        write_atomic(self.path(record.uid), json.dumps(record.to_json()).encode(), durable=durable)
+        data = json.dumps(record.to_json()).encode()
+        write_atomic(self.path(record), data, durable=durable and not record.builtin)
         return record
 
     def get(self, uid: str) -> Record | None:
         """None also for a record that cannot be read: it is set aside as `.broken` for a person to look at."""
-        path = self.path(uid)
-        try:
-            return Record.from_json(json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            log.error("a network record is damaged", path=path, error=repr(error))
-            path.rename(path.with_suffix(".broken"))
-            return None
+        return next(filter(None, map(_read, self.paths(uid))), None)
 
-    def drop(self, uid: str) -> None:
-        self.path(uid).unlink(missing_ok=True)
-        sync_folder(self._folder)
+    def drop(self, record: Record) -> None:
+        self.path(record).unlink(missing_ok=True)
+        if not record.builtin:
+            sync_folder(self._lasting)
 
     def all(self) -> list[Record]:
-        uids = sorted(path.stem for path in self._folder.glob("*.json") if not path.name.startswith("."))
+        paths = (path for folder in (self._passing, self._lasting) for path in folder.glob("*.json"))
+        uids = sorted({path.stem for path in paths if not path.name.startswith(".")})
         return [record for record in map(self.get, uids) if record is not None]
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        return Record.from_json(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        log.error("a network record is damaged", path=path, error=repr(error))
+        path.rename(path.with_suffix(".broken"))
+        return None

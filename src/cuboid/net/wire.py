@@ -22,6 +22,7 @@ from cuboid.net.base import Bandwidth
 TAP = "tap0"
 INTERFACE = "eth0"
 TABLE = "cuboid"
+_QUIET = {"conf/all/arp_ignore": "8", "ip_forward": "0"}
 _DEADLINE = 5.0  # s, one nft call
 
 
@@ -33,10 +34,16 @@ class Link:
     mtu: int
 
 
-async def join(path: Path, addresses: Sequence[str], *, owner: int) -> Link:
-    """Make the tap in the namespace at `path`, for the uid `owner`, and join it to the CNI interface. Idempotent."""
+async def join(path: Path, addresses: Sequence[str], *, owner: int, quiet: bool) -> Link:
+    """Make the tap in the namespace at `path`, for the uid `owner`, and join it to the CNI interface. Idempotent.
+
+    `quiet`: the host's kernel neither answers for the pod's address there nor routes. The rules see to that already;
+    a network of third-party plugins chooses its own.
+    """
 
     def make() -> Link:
+        for name, value in _QUIET.items() if quiet else ():
+            Path("/proc/sys/net/ipv4", name).write_text(value)
         link = Link(tap.mac_of(INTERFACE), tap.mtu_of(INTERFACE))
         tap.create_tap(TAP, owner=owner, mtu=link.mtu)
         return link
@@ -53,14 +60,17 @@ async def join(path: Path, addresses: Sequence[str], *, owner: int) -> Link:
 
 async def require_joined(path: Path) -> None:
     """UnavailableError if the namespace, the tap or the rules are gone."""
-    await require_tap(path)
+    if not await has_tap(path):
+        raise UnavailableError(f"the tap of {path} is gone")
     await _nft(path, f"list table netdev {TABLE}\n")
 
 
-async def require_tap(path: Path) -> None:
-    """The part of `require_joined` that starts no process."""
-    if not netns.exists(path) or not await netns.run_in(path, lambda: tap.present(TAP)):
-        raise UnavailableError(f"the tap of {path} is gone")
+async def has_tap(path: Path) -> bool:
+    """Whether the namespace and the tap are there: the part of `require_joined` that starts no process."""
+    try:
+        return netns.exists(path) and await netns.run_in(path, lambda: tap.present(TAP))
+    except OSError:
+        return False
 
 
 async def limit(path: Path, limits: Bandwidth) -> None:

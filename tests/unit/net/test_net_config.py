@@ -22,7 +22,7 @@ def parse(**changes: Any) -> Any:
 
 def test_the_built_in_network_is_a_valid_chain_of_debians_plugins() -> None:
     network = default_list(NetSettings(), Path("/ipam"))
-    assert network.types() == ["bridge", "firewall", "tuning"]
+    assert network.types() == ["bridge"]
     assert network.plugins[0]["ipam"]["ranges"] == [[{"subnet": "10.77.0.0/16"}]]
     assert "mtu" not in network.plugins[0]
 
@@ -30,12 +30,12 @@ def test_the_built_in_network_is_a_valid_chain_of_debians_plugins() -> None:
 def test_published_ports_are_one_more_plugin_also_in_what_a_record_holds() -> None:
     network = default_list(NetSettings(), Path("/ipam"))
     for made, types in (
-        (with_ports(network), ["bridge", "firewall", "tuning", "portmap"]),
+        (with_ports(network), ["bridge", "portmap"]),
         (ports_only(network), ["portmap"]),
     ):
         assert made.types() == types
         assert parse_list(json.dumps(made.raw).encode(), "a record").types() == types
-    assert network.types() == ["bridge", "firewall", "tuning"]
+    assert network.types() == ["bridge"]
 
 
 def test_settings_shape_the_built_in_network() -> None:

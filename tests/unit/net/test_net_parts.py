@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from cuboid.lib.errors import ConflictError, InvalidError
 from cuboid.net import dns, guard, ports, wire
-from cuboid.net.base import Attachment, PortMapping, Route
+from cuboid.net.addresses import free_unknown
+from cuboid.net.base import Attachment, Bandwidth, PortMapping, Route
 from cuboid.net.cni.result import Dns
 from cuboid.net.records import Phase, Record, Records
 from cuboid.net.settings import NetSettings
@@ -125,8 +127,20 @@ def test_the_taps_rules_name_only_the_pods_own_addresses() -> None:
     assert both.index("nd-router-advert") < both.index("ip6 saddr { fd77::2, fe80::ff:fe00:1 }")
 
 
+def test_pods_are_masqueraded_by_subnet_and_only_on_the_built_in_network() -> None:
+    settings = NetSettings(subnet_v6="fd77::/64")
+    text = guard.ruleset(settings, [], outward=True)
+    assert [line.strip() for line in text.splitlines() if "masquerade" in line] == [
+        "ip saddr 10.77.0.0/16 ip daddr != { 10.77.0.0/16, 224.0.0.0/4 } masquerade",
+        "ip6 saddr fd77::/64 ip6 daddr != { fd77::/64, ff00::/8 } masquerade",
+    ]
+    assert "masquerade" not in guard.ruleset(settings, [], outward=False)
+    assert "-i cuboid0" in guard.forward_rules("cuboid0", outward=True)
+    assert "-i cuboid0" not in guard.forward_rules("cuboid0", outward=False)
+
+
 def test_the_guard_opens_the_settings_ports_and_the_resolver_only() -> None:
-    text = guard.ruleset(NetSettings(host_ports=("tcp/6443",)), ["10.0.0.53", "fd00::53"])
+    text = guard.ruleset(NetSettings(host_ports=("tcp/6443",)), ["10.0.0.53", "fd00::53"], outward=True)
     accepted = [line.strip() for line in text.splitlines() if "dport" in line]
     assert accepted == [
         "tcp dport 6443 accept",
@@ -150,26 +164,54 @@ def test_the_guard_opens_the_settings_ports_and_the_resolver_only() -> None:
 )
 def test_a_setting_that_is_no_rule_is_refused(settings: NetSettings) -> None:
     with pytest.raises(InvalidError):
-        guard.ruleset(settings, [])
+        guard.ruleset(settings, [], outward=True)
 
 
-def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    records = Records(tmp_path)
+@pytest.mark.parametrize("builtin", [False, True])
+def test_a_record_is_read_back_as_it_was_written(tmp_path: Path, builtin: bool) -> None:
+    records = Records(tmp_path / "state", tmp_path / "run")
     attachment = Attachment("u", Path("/n"), "tap0", "02:00:00:00:00:01", 1500, ("10.0.0.2/16",), (Route("0.0.0.0/0"),))
-    record = Record("u", "default", "web", Phase.ATTACHED, {"name": "n"}, (A, B), 7, {"x": 1}, attachment)
+    record = Record(
+        "u", "default", "web", Phase.ATTACHED, {"name": "n"}, (A, B), 7, {"x": 1}, attachment, Bandwidth(1, 2), builtin
+    )
     records.put(record)
     assert records.get("u") == record
     assert records.all() == [record]
-    records.drop("u")
-    records.drop("u")
+    assert records.knows("u")
+    assert [path.parent.name for path in tmp_path.glob("*/*")] == ["run" if builtin else "state"]
+    records.drop(record)
+    records.drop(record)
     assert records.all() == []
+    assert not any(map(records.knows, ("u", "", "../u")))
+
+
+def test_a_record_of_an_older_node_agent_is_read_with_defaults(tmp_path: Path) -> None:
+    records = Records(tmp_path / "state", tmp_path / "run")
+    record = Record("u", "default", "web", Phase.ADDING, {"name": "n"})
+    older = {key: value for key, value in record.to_json().items() if key not in ("limits", "builtin")}
+    (tmp_path / "state" / "u.json").write_text(json.dumps(older))
+    assert records.get("u") == record
 
 
 def test_a_damaged_record_is_set_aside(tmp_path: Path) -> None:
-    records = Records(tmp_path)
-    (tmp_path / "u.json").write_text('{"uid": "u"}')
+    records = Records(tmp_path / "state", tmp_path / "run")
+    (tmp_path / "state" / "u.json").write_text('{"uid": "u"}')
     assert records.get("u") is None
-    assert [path.name for path in tmp_path.iterdir()] == ["u.broken"]
+    assert [path.name for path in tmp_path.glob("*/*")] == ["u.broken"]
+
+
+def test_addresses_of_unknown_containers_are_freed_and_no_other_file_is_touched(tmp_path: Path) -> None:
+    assert free_unknown(tmp_path / "none", lambda _: False) == []
+    for name, content in (
+        ("10.77.0.2", "known\r\neth0"),
+        ("10.77.0.3", "gone\r\neth0"),
+        ("10.77.0.4", ""),
+        ("fd77::3", "gone\r\neth0"),
+        ("last_reserved_ip.0", "10.77.0.4"),
+    ):
+        (tmp_path / name).write_text(content)
+    assert free_unknown(tmp_path, lambda uid: uid == "known") == ["10.77.0.3", "10.77.0.4", "fd77::3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10.77.0.2", "last_reserved_ip.0", "lock"]
 
 
 def test_ports_of_two_network_namespaces_are_claimed_apart(tmp_path: Path) -> None:

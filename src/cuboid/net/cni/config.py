@@ -93,24 +93,21 @@ def configured(settings: NetSettings) -> Path | None:
 
 
 def default_list(settings: NetSettings, ipam_folder: Path) -> NetworkList:
-    """One bridge on the host, host-local addresses, masquerading. Pods with published ports have `with_ports` of it."""
+    """One bridge on the host and host-local addresses. Pods with published ports have `with_ports` of it.
+
+    What the plugins firewall and tuning, and the bridge's `ipMasq`, would do by pod, `net.guard` does for all pods at
+    once and `net.wire` without a process.
+    """
     bridge: dict[str, Any] = {
         "type": "bridge",
         "bridge": settings.bridge,
         "isGateway": True,
-        "ipMasq": True,
         "hairpinMode": True,  # a pod reaches its own published port
         "ipam": _ipam(settings, ipam_folder),
     }
     if settings.mtu:
         bridge["mtu"] = settings.mtu
-    plugins = [
-        bridge,
-        {"type": "firewall", "backend": "iptables"},
-        # The guest has the address; the host's kernel in the pod's namespace must neither answer for it nor route.
-        {"type": "tuning", "sysctl": {"net.ipv4.conf.all.arp_ignore": "8", "net.ipv4.ip_forward": "0"}},
-    ]
-    raw = {"cniVersion": "1.0.0", "name": "cuboid", "plugins": plugins}
+    raw = {"cniVersion": "1.0.0", "name": "cuboid", "plugins": [bridge]}
     return replace(parse_list(json.dumps(raw).encode(), "the built-in network (settings [net])"), builtin=True)
 
 
