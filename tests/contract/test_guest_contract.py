@@ -148,6 +148,34 @@ async def test_a_guest_has_a_boot_id_from_its_set_up_on_and_another_when_it_is_r
     assert [row.running for row in (await guest.client.list()).containers] == [True]
 
 
+def rehearsal(rig: Rig, **more: object) -> pb.Rehearse:
+    setup = pb.Setup(entropy=bytes(range(64)), boot_id=BOOT_IDS[0])
+    setup.MergeFrom(rig.setup)
+    return pb.Rehearse(setup=setup, start=container("rehearsed", args=["echo", "words"], **more))
+
+
+async def test_a_rehearsal_leaves_nothing_and_the_pod_comes_after_it(guest: Guest, rig: Rig) -> None:
+    with pytest.raises(GuestInvalidError, match="entropy"):
+        await guest.client.rehearse(pb.Rehearse(setup=rig.setup, start=container()))
+    for _ in range(2):
+        await guest.client.rehearse(rehearsal(rig))
+    with pytest.raises(GuestNotFoundError):
+        await guest.client.rehearse(pb.Rehearse(setup=rehearsal(rig).setup, start=pb.StartContainer(name="x")))
+    state = await guest.client.list()
+    assert (state.set_up, len(state.containers)) == (False, 0)
+    assert (await greeting(guest, rig)).boot_id == ""
+    with pytest.raises(GuestConflictError):
+        await guest.client.start_container(container())
+    await guest.client.setup(rig.setup)
+    with pytest.raises(GuestNotFoundError):
+        await collect(await guest.client.logs("rehearsed", 0, follow=False))
+    with pytest.raises(GuestConflictError):
+        await guest.client.rehearse(rehearsal(rig))
+    await guest.client.start_container(container())
+    assert [row.name for row in (await guest.client.list()).containers] == ["app"]
+    assert not guest.events
+
+
 async def test_streams_carry_bytes_unharmed_at_any_size(guest: Guest, rig: Rig) -> None:
     await guest.client.setup(rig.setup)
     await guest.client.start_container(container())

@@ -16,7 +16,7 @@ use crate::pb::call::Call;
 use crate::pb::reply::Reply;
 use crate::reaper::Reaper;
 use crate::setup::{self, Pod};
-use crate::{boot, copy, forward, stats};
+use crate::{boot, copy, forward, rehearse, stats};
 
 /// A set-up that was done: its call and its answer, for a host that asks again.
 struct Ready {
@@ -125,6 +125,7 @@ impl Agent {
             Call::Stats(_) => Ok(Reply::Stats(stats::collect(self, &*self.pod()?))),
             Call::List(_) => Ok(Reply::State(self.state())),
             Call::SetTime(call) => self.set_time(&call).map(|()| empty()),
+            Call::Rehearse(call) => self.rehearse(call).await.map(|()| empty()),
             Call::Renew(call) => self.renew(&call).await.map(|()| empty()),
             Call::Shutdown(_) => boot::shut_down(),
             _ => Err(Failure::new(Code::Unsupported, "this agent does not know the call")),
@@ -139,10 +140,29 @@ impl Agent {
             }
             return Err(Failure::new(Code::Conflict, "the pod has been set up differently already"));
         }
+        self.make_ready(call).await
+    }
+
+    /// Does the set-up. The caller has made sure that there is none.
+    pub async fn make_ready(self: &Rc<Self>, call: pb::Setup) -> Outcome<pb::SetupDone> {
         let (pod, done) = setup::run(self, &call).await?;
         self.boot_id.replace(done.boot_id.clone());
         self.ready.replace(Some(Ready { call, done: done.clone(), pod: Rc::new(pod) }));
         Ok(done)
+    }
+
+    /// As if there had been no set-up.
+    pub fn forget_pod(&self) {
+        self.ready.take();
+        self.boot_id.take();
+    }
+
+    async fn rehearse(self: &Rc<Self>, call: pb::Rehearse) -> Outcome<()> {
+        let _alone = self.setting_up.lock().await;
+        if self.ready.borrow().is_some() {
+            return Err(Failure::new(Code::Conflict, "the pod has been set up: it is too late to rehearse"));
+        }
+        rehearse::rehearse(self, call).await
     }
 
     async fn renew(&self, call: &pb::Renew) -> Outcome<()> {
@@ -158,7 +178,7 @@ impl Agent {
         setup::identity::set_clock(call.now_unix_ns)
     }
 
-    async fn remove(self: &Rc<Self>, call: &pb::RemoveContainer) -> Outcome<pb::RemovedContainer> {
+    pub async fn remove(self: &Rc<Self>, call: &pb::RemoveContainer) -> Outcome<pb::RemovedContainer> {
         let container = self.containers.get(&call.name);
         if container.is_none() {
             // Only a log may be left; without one there is nothing of that name.

@@ -175,14 +175,19 @@ pub fn shut_down() -> ! {
     end_machine()
 }
 
-/// Unmounts what lies below the run folder, the youngest first.
+/// Unmounts what lies below the run folder.
 fn unmount_all() {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let ours = |line: &&str| line.split(' ').nth(4).is_some_and(|path| path.starts_with(RUN));
-    for path in mounts.lines().rev().filter(ours).filter_map(|line| line.split(' ').nth(4)) {
+    for path in mounts_below_run() {
         // What is still in use has been synced.
-        let _ = mount::unmount(path, 0);
+        let _ = mount::unmount(&path, 0);
     }
+}
+
+/// Mount points below the run folder, the youngest first.
+pub fn mounts_below_run() -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let paths = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4));
+    paths.filter(|path| path.starts_with(RUN)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod oom;
 pub mod pb;
 pub mod probe;
 pub mod reaper;
+pub mod rehearse;
 pub mod rooted;
 pub mod setup;
 pub mod stats;

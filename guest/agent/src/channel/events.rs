@@ -29,6 +29,7 @@ struct State {
     kept: VecDeque<(u64, Vec<u8>)>,
     last: u64,
     sent: u64,
+    muted: bool,
     waker: Option<Waker>,
 }
 
@@ -57,12 +58,21 @@ impl EventLog {
         if self.has_room() { Ok(self.append(event)) } else { Err(event) }
     }
 
+    /// While muted, events get their numbers and nobody hears of them.
+    pub fn mute(&self, muted: bool) {
+        self.0.state.borrow_mut().muted = muted;
+    }
+
     fn append(&self, event: pb::event::Event) -> u64 {
         let mut state = self.0.state.borrow_mut();
         state.last += 1;
         let number = state.last;
         let event = pb::Event { number, unix_ns: unix_ns(), event: Some(event) };
-        state.kept.push_back((number, event.encode_to_vec()));
+        let bytes = event.encode_to_vec();
+        if state.muted {
+            return number;
+        }
+        state.kept.push_back((number, bytes));
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
@@ -144,6 +154,17 @@ mod tests {
         log.acknowledge(2);
         log.rewind();
         assert_eq!((log.first(), log.last(), unsent(&log)), (3, 5, 3));
+    }
+
+    #[test]
+    fn nobody_hears_of_what_happens_while_it_is_muted() {
+        let log = EventLog::new();
+        log.mute(true);
+        log.try_push(warning()).unwrap();
+        assert_eq!((log.first(), log.last(), unsent(&log)), (0, 1, 0));
+        log.mute(false);
+        log.try_push(warning()).unwrap();
+        assert_eq!((log.first(), log.last(), unsent(&log)), (2, 2, 1));
     }
 
     #[test]

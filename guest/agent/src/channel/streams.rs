@@ -215,6 +215,11 @@ impl StreamHandle {
         Self(Rc::new(Handle { id, core, connection }))
     }
 
+    /// A stream to nobody: what is sent waits until it is dropped.
+    pub fn unheard() -> Self {
+        Self::new(1, Core::new(), Rc::default())
+    }
+
     pub fn id(&self) -> u32 {
         self.0.id
     }

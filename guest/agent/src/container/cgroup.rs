@@ -19,18 +19,22 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes the cgroup with its limits; one that an earlier attempt left is taken over.
     pub fn create(name: &str, resources: &pb::Resources) -> Outcome<Self> {
-        let path = Path::new(PODS).join(name);
-        match fs::create_dir(&path) {
+        let cgroup = Self::at(name);
+        match fs::create_dir(&cgroup.path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
         }
         .context("making the container's cgroup")?;
-        let cgroup = Self { path };
         for (file, value) in settings(resources) {
             let written = fs::write(cgroup.path.join(file), &value);
             written.context_with(|| format!("setting {file} to {value}"))?;
         }
         Ok(cgroup)
+    }
+
+    /// The one of this name, whether it is there or not.
+    pub fn at(name: &str) -> Self {
+        Self { path: Path::new(PODS).join(name) }
     }
 
     pub fn path(&self) -> &Path {

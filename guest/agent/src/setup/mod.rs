@@ -6,6 +6,7 @@ pub mod names;
 pub mod netlink;
 pub mod network;
 pub mod renew;
+pub mod undo;
 pub mod usage;
 pub mod volumes;
 
@@ -16,10 +17,11 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use tokio::task::spawn_local;
+use tokio::task::JoinSet;
 
 use crate::agent::Agent;
-use crate::boot::{PODS, RUN};
+use crate::boot::RUN;
+use crate::container::cgroup::Cgroup;
 use crate::container::rootfs::VolumeMount;
 use crate::container::{child, spawn};
 use crate::error::{Code, Context, Failure, Outcome};
@@ -28,6 +30,8 @@ use crate::pb;
 use crate::sys::{files, mount, process};
 use volumes::Volume;
 
+/// The cgroup of the pod's first process; no container's name begins with a dot.
+const INIT: &str = ".init";
 const SHM_BYTES: u64 = 64 << 20;
 const LOG_SPOOL_BYTES: u64 = 16 << 20;
 
@@ -42,6 +46,8 @@ pub struct Pod {
     images: HashMap<String, String>,
     pub volumes: RefCell<HashMap<String, Volume>>,
     log_spool_bytes: u64,
+    /// What watches the volumes; it ends with the pod.
+    _watch: JoinSet<()>,
 }
 
 impl Pod {
@@ -109,7 +115,8 @@ pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::Setup
     phases.end("writable");
     let volumes = make_volumes(agent, &call.volumes, &writable).await?;
     phases.end("volumes");
-    spawn_local(usage::watch(call.volumes.clone(), writable.clone(), agent.reaper(), agent.events.clone()));
+    let mut watch = JoinSet::new();
+    watch.spawn_local(usage::watch(call.volumes.clone(), writable.clone(), agent.reaper(), agent.events.clone()));
     let shm = make_shared_memory(call.shm_bytes)?;
     let init = if call.share_process_namespace { Some(start_init(agent).await?) } else { None };
     phases.end("rest");
@@ -122,6 +129,7 @@ pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::Setup
         images,
         volumes: RefCell::new(volumes),
         log_spool_bytes: if call.log_spool_bytes == 0 { LOG_SPOOL_BYTES } else { call.log_spool_bytes },
+        _watch: watch,
     };
     let done = pb::SetupDone {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
@@ -144,13 +152,18 @@ fn set_names(call: &pb::Setup) -> Outcome<names::Names> {
 
 fn set_sysctls(wanted: &HashMap<String, String>) -> Outcome<()> {
     for (name, value) in wanted {
-        let path = if name.contains('/') { name.clone() } else { name.replace('.', "/") };
-        if path.split('/').any(|part| part.is_empty() || part == "..") {
-            return Err(Failure::invalid(format!("{name} is no sysctl")));
-        }
-        fs::write(format!("/proc/sys/{path}"), value).context_with(|| format!("setting the sysctl {name}"))?;
+        fs::write(sysctl_path(name)?, value).context_with(|| format!("setting the sysctl {name}"))?;
     }
     Ok(())
+}
+
+/// "net.core.somaxconn", or with slashes where a part has a dot.
+fn sysctl_path(name: &str) -> Outcome<String> {
+    let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    if path.split('/').any(|part| part.is_empty() || part == "..") {
+        return Err(Failure::invalid(format!("{name} is no sysctl")));
+    }
+    Ok(format!("/proc/sys/{path}"))
 }
 
 async fn mount_images(agent: &Rc<Agent>, wanted: &[pb::Device]) -> Outcome<HashMap<String, String>> {
@@ -218,9 +231,8 @@ fn make_shared_memory(bytes: u64) -> Outcome<String> {
 
 /// The first process of a shared process namespace: it reaps what the containers leave behind, and does nothing else.
 async fn start_init(agent: &Rc<Agent>) -> Outcome<spawn::Spawned> {
-    let (folder, what) = (format!("{PODS}/.init"), "making the first process's cgroup");
-    fs::create_dir_all(&folder).context(what)?;
-    let cgroup = files::open_path(&folder).context(what)?;
+    let cgroup = Cgroup::create(INIT, &pb::Resources::default())?;
+    let cgroup = cgroup.open().context("opening the first process's cgroup")?;
     let flags = (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64;
     spawn::spawn(&agent.reaper(), flags, None, cgroup.as_fd(), idle)
 }

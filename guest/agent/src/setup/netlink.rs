@@ -117,11 +117,11 @@ pub fn parse_mac(text: &str) -> Outcome<[u8; 6]> {
     found.ok_or_else(|| Failure::invalid(format!("{text:?} is no hardware address")))
 }
 
-fn add_address(index: u32, cidr: &Cidr) -> Vec<u8> {
+fn address(kind: u16, flags: u16, index: u32, cidr: &Cidr) -> Vec<u8> {
     let mut fixed = [family(&cidr.address), cidr.prefix, 0, 0, 0, 0, 0, 0];
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
     let value = octets(&cidr.address);
-    let mut message = Message::new(libc::RTM_NEWADDR, CREATE_EXCLUSIVE, &fixed);
+    let mut message = Message::new(kind, flags, &fixed);
     message = message.attribute(libc::IFA_LOCAL, &value).attribute(libc::IFA_ADDRESS, &value);
     if cidr.address.is_ipv6() {
         message = message.attribute(libc::IFA_FLAGS, &IFA_F_NODAD.to_ne_bytes());
@@ -168,9 +168,14 @@ impl Routing {
 
     /// What exists already is as good as made.
     fn send(&self, what: &str, message: &[u8]) -> Outcome<()> {
+        self.send_unless(libc::EEXIST, what, message)
+    }
+
+    fn send_unless(&self, fine: i32, what: &str, message: &[u8]) -> Outcome<()> {
         let answer = net::exchange(&self.0, message).context(what)?;
         match answer_code(&answer) {
-            0 | libc::EEXIST => Ok(()),
+            0 => Ok(()),
+            code if code == fine => Ok(()),
             code => Err(Failure::system(what, &sys::errno(code))),
         }
     }
@@ -180,7 +185,16 @@ impl Routing {
     }
 
     pub fn add_address(&self, index: u32, cidr: &Cidr) -> Outcome<()> {
-        self.send(&format!("adding the address {}", cidr.address), &add_address(index, cidr))
+        self.send(
+            &format!("adding the address {}", cidr.address),
+            &address(libc::RTM_NEWADDR, CREATE_EXCLUSIVE, index, cidr),
+        )
+    }
+
+    /// One that is not there is as good as removed.
+    pub fn remove_address(&self, index: u32, cidr: &Cidr) -> Outcome<()> {
+        let what = format!("removing the address {}", cidr.address);
+        self.send_unless(libc::EADDRNOTAVAIL, &what, &address(libc::RTM_DELADDR, 0, index, cidr))
     }
 
     pub fn add_route(&self, index: u32, destination: &Cidr, gateway: Option<&IpAddr>) -> Outcome<()> {

@@ -22,6 +22,49 @@ pub async fn set_up(interfaces: &[pb::Interface]) -> Outcome<()> {
     Ok(())
 }
 
+/// What a device was like before a set-up.
+pub struct Before {
+    index: u32,
+    name: String,
+    mtu: u32,
+    mac: [u8; 6],
+    addresses: Vec<Cidr>,
+}
+
+impl Before {
+    pub async fn note(interfaces: &[pb::Interface]) -> Outcome<Vec<Self>> {
+        let mut found = Vec::new();
+        for interface in interfaces {
+            let name = wait_for(interface).await?;
+            let what = |file: &str| fs::read_to_string(format!("/sys/class/net/{name}/{file}")).unwrap_or_default();
+            found.push(Self {
+                index: index_of(&name).ok_or_else(|| missing(interface))?,
+                mtu: what("mtu").trim().parse().unwrap_or(0),
+                mac: parse_mac(what("address").trim())?,
+                addresses: interface.addresses.iter().map(|text| Cidr::parse(text)).collect::<Outcome<_>>()?,
+                name,
+            });
+        }
+        Ok(found)
+    }
+
+    /// A device that is down loses its routes, its neighbours and its IPv6 addresses by itself.
+    pub fn restore(devices: &[Self]) -> Outcome<()> {
+        let routing = Routing::open()?;
+        let down = Link { up: Some(false), ..Default::default() };
+        for device in devices {
+            for address in &device.addresses {
+                routing.remove_address(device.index, address)?;
+            }
+            routing.set_link(device.index, &down)?;
+            let mtu = Some(device.mtu).filter(|mtu| *mtu > 0);
+            let was = Link { name: Some(&device.name), mtu, mac: Some(device.mac), up: None };
+            routing.set_link(device.index, &was)?;
+        }
+        routing.set_link(LOOPBACK, &down)
+    }
+}
+
 fn set_up_one(routing: &Routing, current: &str, interface: &pb::Interface) -> Outcome<()> {
     let index = index_of(current).ok_or_else(|| missing(interface))?;
     let is_restored = !interface.device.is_empty() && !interface.mac.is_empty();

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -201,6 +201,21 @@ pub fn add_entropy(random: &File, bytes: &[u8]) -> io::Result<()> {
     check(unsafe { libc::ioctl(random.as_raw_fd(), RNDADDENTROPY, request.as_ptr()) } as libc::c_long)?;
     // SAFETY: no argument.
     check(unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) } as libc::c_long).map(drop)
+}
+
+/// Drops what the kernel keeps of a block device's content; EBUSY while a file system on it is mounted anywhere.
+pub fn flush_device(path: &str) -> io::Result<()> {
+    const BLKFLSBUF: libc::c_ulong = 0x1261;
+    let device = File::options().read(true).custom_flags(libc::O_EXCL).open(path)?;
+    // SAFETY: integers only.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), BLKFLSBUF, 0) } as libc::c_long).map(drop)
+}
+
+/// What the kernel has said so far is not shown to who asks for its log.
+pub fn clear_kernel_log() -> io::Result<()> {
+    const CLEAR: libc::c_int = 5;
+    // SAFETY: this command takes no buffer.
+    check(unsafe { libc::klogctl(CLEAR, std::ptr::null_mut(), 0) } as libc::c_long).map(drop)
 }
 
 /// Sets the wall clock, in nanoseconds since 1970.
