@@ -19,6 +19,7 @@ from cuboid.lib.clock import SystemClock
 from cuboid.lib.errors import ConflictError, CuboidError, NotFoundError
 from cuboid.net.fake import FakeNetwork
 from cuboid.node.api import Change, PodChange
+from cuboid.node.boots import Boots, GuestBoot
 from cuboid.node.daemon import NodeDaemon
 from cuboid.node.parts import ordinary_shape
 from cuboid.node.settings import NodeSettings
@@ -266,6 +267,8 @@ class Host:
         self.images = FakeImages(self.folder)
         self.driver = FakeDriver(self.folder / "run", agent=self._agent, host=self.vms)
         self.kernel = _touch(self.folder / "kernel")
+        boot = Boot(self.kernel, self.kernel)
+        self.guest = GuestBoot("minimal", boot, boot, overhead_mib=32, min_memory_mib=64)
 
     async def _agent(self, path: Path) -> Callable[[], Awaitable[None]]:
         agent = FakeAgent(path, self.scripts)
@@ -306,11 +309,11 @@ class Host:
             image=self.folder / "rehearsal.erofs", boot_seconds=settings.boot_seconds,
         )  # fmt: skip
         if settings.warm_min:
-            warm.favour(ordinary_shape(settings, Boot(self.kernel, self.kernel), self.driver), disk_bytes=64 << 20)
+            warm.favour(ordinary_shape(settings, self.guest, self.driver), disk_bytes=64 << 20)
         return Tools(
             settings=settings, driver=self.driver, network=self.network, disks=self.disks, images=self.images,
             objects=self.objects, api=self.api, recorder=self.recorder, refresher=VolumeRefresher(self.objects),
-            guest=_client, boot=Boot(self.kernel, self.kernel), small_boot=Boot(self.kernel, self.kernel),
+            guest=_client, boots=Boots(self.guest),
             gate=gate, templates=templates, warm=warm, clock=clock, node="node",
             host_ip="192.0.2.1", cpus=2,
         )  # fmt: skip

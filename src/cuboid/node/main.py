@@ -109,14 +109,14 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
     recorder = EventRecorder(api, name)
     accel = driver.capabilities().accel
     metrics, gate = NodeMetrics(), BootGate(settings.boot_slots(accel))
-    network, disks, small = parts.network(paths), parts.disks(paths), parts.boot(settings, small=True)
+    network, disks, boots = parts.network(paths), parts.disks(paths), parts.boots(settings)
     templates = parts.templates(paths, settings, driver, gate, clock)
     warm = parts.warm(paths, settings, templates, driver, network, disks, gate, metrics, clock)
-    warm.favour(parts.ordinary_shape(settings, small, driver), disk_bytes=settings.disk_mib << 20)
+    warm.favour(parts.ordinary_shape(settings, boots.ordinary, driver), disk_bytes=settings.disk_mib << 20)
     tools = Tools(
         settings=settings, driver=driver, network=network, disks=disks,
         images=parts.images(paths), objects=objects, api=api, recorder=recorder, refresher=refresher,
-        guest=parts.guest, boot=parts.boot(settings), small_boot=small,
+        guest=parts.guest, boots=boots,
         gate=gate, templates=templates, warm=warm, clock=clock,
         node=name, host_ip=settings.address, cpus=os.cpu_count() or 1, metrics=metrics,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import resource
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from cuboid.guest.assets import guest_assets
+from cuboid.guest.assets import GENERAL, GuestAssets, guest_assets
 from cuboid.guest.base import EventHook, Guest
 from cuboid.guest.client import AgentClient
 from cuboid.images.base import ImageStore
@@ -25,6 +25,7 @@ from cuboid.lib.settings import load
 from cuboid.net.base import Network
 from cuboid.net.network import CniNetwork
 from cuboid.net.settings import NetSettings
+from cuboid.node.boots import Boots, GuestBoot
 from cuboid.node.metrics import NodeMetrics
 from cuboid.node.records import Records
 from cuboid.node.recover import TAKEN_DOWN
@@ -44,14 +45,24 @@ log = get_log(__name__)
 WARM_MIB = 64  # host memory of a machine that waits, about (docs/design/0012)
 
 
-def boot(settings: NodeSettings, *, small: bool = False) -> Boot:
-    """The kernel and initramfs that pods boot, `small` with few modules. UnsupportedError if they are not built."""
+def boots(settings: NodeSettings) -> Boots:
+    """The kernels and initramfs that pods boot. UnsupportedError if they are not built."""
+    try:
+        general = _guest_boot(guest_assets(kind=GENERAL), settings)
+    except UnsupportedError:
+        general = None
     if settings.kernel and settings.initramfs:
-        return Boot(Path(settings.kernel), Path(settings.initramfs), settings.cmdline)
-    assets = guest_assets()
-    kernel = Path(settings.kernel) if settings.kernel else assets.kernel
-    built = assets.small if small else assets.initramfs
-    return Boot(kernel, Path(settings.initramfs) if settings.initramfs else built, settings.cmdline)
+        own = Boot(Path(settings.kernel), Path(settings.initramfs), settings.cmdline)
+        needs = general or _guest_boot(guest_assets(), settings)
+        return Boots(GuestBoot("own", own, own, needs.overhead_mib, needs.min_memory_mib), general)
+    if settings.kernel or settings.initramfs:
+        raise InvalidError("[node] kernel and initramfs go together", hint="set both of them, or none")
+    return Boots(_guest_boot(guest_assets(kind=settings.guest), settings), general)
+
+
+def _guest_boot(assets: GuestAssets, settings: NodeSettings) -> GuestBoot:
+    whole, small = (Boot(assets.kernel, path, settings.cmdline) for path in (assets.initramfs, assets.small))
+    return GuestBoot(assets.kind, whole, small, assets.overhead_mib, assets.min_memory_mib)
 
 
 async def driver(paths: Paths, settings: NodeSettings) -> Driver:
@@ -71,7 +82,7 @@ def unprobed_driver(paths: Paths, settings: NodeSettings) -> Driver:
         raise InvalidError(f"[node] driver is {settings.driver!r}", hint="one of auto, qemu, fake")
     from cuboid.vmm.qemu.driver import QemuDriver
 
-    return QemuDriver(paths.run, paths.state, load(VmmSettings, "vmm"), kernel=boot(settings).kernel)
+    return QemuDriver(paths.run, paths.state, load(VmmSettings, "vmm"), kernel=boots(settings).ordinary.whole.kernel)
 
 
 def fake_driver(paths: Paths) -> Driver:
@@ -137,12 +148,14 @@ def warm(
     )  # fmt: skip
 
 
-def ordinary_shape(settings: NodeSettings, small: Boot, driver: Driver) -> Shape:
+def ordinary_shape(settings: NodeSettings, guest: GuestBoot, driver: Driver) -> Shape:
     """Of a pod with one container that asks for nothing."""
     plain = parse_pod({"metadata": {"name": "plain"}, "spec": {"containers": [{"name": "plain", "image": "plain"}]}})
-    least = driver.capabilities().min_memory_mib
-    size = size_of(plain, settings, host_cpus=os.cpu_count() or 1, min_memory_mib=least)
-    return Shape(small, size.vcpus, size.memory_mib)
+    size = size_of(
+        plain, settings, host_cpus=os.cpu_count() or 1, overhead_mib=guest.overhead_mib,
+        min_memory_mib=max(driver.capabilities().min_memory_mib, guest.min_memory_mib),
+    )  # fmt: skip
+    return Shape(guest.small, size.vcpus, size.memory_mib)
 
 
 async def clean_host(paths: Paths, settings: NodeSettings) -> None:

@@ -17,8 +17,9 @@ class NodeSettings:
     driver: str = setting(
         "auto", why="auto takes the first VMM that boots a kernel here; qemu or fake (benches) force one"
     )
-    kernel: str = setting("", why="guest kernel; empty: the one that the set-up has fetched")
-    initramfs: str = setting("", why="guest agent and modules; empty: the one that the set-up has built")
+    guest: str = setting("", why="guest kernel: minimal or general; empty: minimal if it has been built")
+    kernel: str = setting("", why="a guest kernel of your own, with `initramfs`; empty: `guest` says which")
+    initramfs: str = setting("", why="guest agent and modules for it")
     cmdline: str = setting("", why="added to the guest kernel's command line")
 
     boots: int = setting(
@@ -39,7 +40,7 @@ class NodeSettings:
     )
 
     guest_overhead_mib: int = setting(
-        96, unit="MiB", why="guest kernel and agent, in addition to the containers' memory (Debian's cloud kernel 6.12)"
+        0, unit="MiB", why="guest kernel and agent, in addition to the containers' memory; 0: what the kernel needs"
     )
     container_mib: int = setting(128, unit="MiB", why="memory of a container that names no limit")
     container_min_mib: int = setting(4, unit="MiB", why="a container with less memory cannot start any program")

@@ -12,6 +12,7 @@ from cuboid.images.base import Image
 from cuboid.lib.aio import within
 from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.lib.log import get_log
+from cuboid.net import bandwidth
 from cuboid.net.base import Attachment
 from cuboid.node import spec
 from cuboid.node.sandbox import events as ev
@@ -48,8 +49,11 @@ async def attach_network(work: PodWork, _: do.AttachNetwork) -> ev.Event:
 async def _attach(work: PodWork) -> Attachment:
     """The network of a machine that waits for such a pod, or one of its own."""
     meta, ports, network = work.pod.metadata, spec.port_mappings(work.pod), work.tools.network
+    limits = bandwidth.of_annotations(meta.annotations)
     while (machine := _waiting(work)) is not None:
-        adopting = partial(network.adopt, machine.slot, namespace=meta.namespace, name=meta.name, ports=ports)
+        adopting = partial(
+            network.adopt, machine.slot, namespace=meta.namespace, name=meta.name, ports=ports, limits=limits
+        )
         try:
             found = await when_let_go(adopting)
         except NotFoundError as error:
@@ -61,13 +65,15 @@ async def _attach(work: PodWork) -> Attachment:
         else:
             work.warm = machine
             return found
-    return await when_let_go(lambda: network.attach(meta.uid, namespace=meta.namespace, name=meta.name, ports=ports))
+    return await when_let_go(
+        lambda: network.attach(meta.uid, namespace=meta.namespace, name=meta.name, ports=ports, limits=limits)
+    )
 
 
 def _waiting(work: PodWork) -> WarmMachine | None:
     try:
         shape = work.shape
-    except InvalidError:  # the disk's step says so
+    except (InvalidError, UnsupportedError):  # the disk's step says so
         return None
     return work.tools.warm.take(shape) if shape is not None else None
 
@@ -84,6 +90,7 @@ async def create_disk(work: PodWork, _: do.CreateDisk) -> ev.Event:
     try:
         with work.timeline.phase("disk"):
             spec.check_volumes(work.pod)
+            work.tools.boots.of(work.pod)
             await _check_files(work)
             await within(work.tools.settings.disk_seconds, _make_disks(work), "making the pod's disks")
     except (CuboidError, OSError) as error:

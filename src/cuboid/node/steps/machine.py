@@ -15,6 +15,7 @@ from cuboid.lib.aio import within
 from cuboid.lib.errors import CuboidError, DeadlineError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.lib.log import get_log
 from cuboid.node import spec
+from cuboid.node.boots import cold_reason
 from cuboid.node.limits import disk_limits
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
@@ -78,6 +79,8 @@ async def _machine(work: PodWork, attempt: int) -> tuple[Vm, str]:
         except (CuboidError, OSError) as error:
             work.timeline.note(f"the template could not be restored: {text(error)}")
             work.tools.templates.suspect(shape)
+    if reason := cold_reason(work.pod):
+        work.timeline.note(reason)
     return await work.tools.driver.create(wanted), "cold"
 
 

@@ -10,6 +10,7 @@ from cuboid.kube.types import Pod
 from cuboid.lib.clock import Clock
 from cuboid.net.base import Network
 from cuboid.node.api import Api
+from cuboid.node.boots import Boots
 from cuboid.node.metrics import NodeMetrics
 from cuboid.node.objects import ObjectReader
 from cuboid.node.settings import NodeSettings
@@ -19,7 +20,7 @@ from cuboid.node.warm.machines import WarmMachines
 from cuboid.node.warm.relay import GuestFactory
 from cuboid.node.warm.templates import Templates
 from cuboid.storage.base import Disks
-from cuboid.vmm.base import Boot, Driver
+from cuboid.vmm.base import Driver
 
 
 class Recorder(Protocol):
@@ -42,8 +43,7 @@ class Tools:
     recorder: Recorder
     refresher: VolumeRefresher
     guest: GuestFactory
-    boot: Boot
-    small_boot: Boot  # for pods that need no modules but the most common: less memory, and faster
+    boots: Boots
     gate: BootGate
     templates: Templates
     warm: WarmMachines

@@ -15,6 +15,7 @@ from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import NotFoundError, UnavailableError
 from cuboid.net.base import Attachment
 from cuboid.node import spec
+from cuboid.node.boots import cold_reason
 from cuboid.node.logs import Limits, LogPump
 from cuboid.node.objects import PodFacts
 from cuboid.node.receipt import Timeline
@@ -84,11 +85,13 @@ class PodWork:
 
     @property
     def boot(self) -> Boot:
-        return self.tools.boot if spec.needs_all_modules(self.pod) else self.tools.small_boot
+        return self.tools.boots.of(self.pod)
 
     @property
     def shape(self) -> Shape | None:
-        """What the pod's machine can be restored from; None if it has to boot. InvalidError as `size`."""
+        """What the pod's machine can be restored from; None if it has to boot. Errors as of `size` and `boot`."""
+        if cold_reason(self.pod):
+            return None
         size, containers = self.size, [*self.pod.spec.init_containers, *self.pod.spec.containers]
         return shape_of(
             self.boot, vcpus=size.vcpus, memory_mib=size.memory_mib, images=len({c.image for c in containers}),
@@ -107,8 +110,12 @@ class PodWork:
 
     @property
     def size(self) -> Size:
-        least = self.tools.driver.capabilities().min_memory_mib
-        return size_of(self.pod, self.tools.settings, host_cpus=self.tools.cpus, min_memory_mib=least)
+        guest = self.tools.boots.guest(self.pod)
+        least = max(self.tools.driver.capabilities().min_memory_mib, guest.min_memory_mib)
+        return size_of(
+            self.pod, self.tools.settings, host_cpus=self.tools.cpus, overhead_mib=guest.overhead_mib,
+            min_memory_mib=least,
+        )  # fmt: skip
 
     @property
     def facts(self) -> PodFacts:
