@@ -20,6 +20,7 @@ MODULES = {
     "logs": ("logs",),
     "exec_": ("exec", "attach", "top"),
     "lifecycle": ("stop", "start", "restart", "rm"),
+    "pause": ("pause", "resume"),
     "cp": ("cp",),
     "info": ("stats", "events", "port"),
     "images": ("pull", "images", "image"),

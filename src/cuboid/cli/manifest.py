@@ -20,6 +20,7 @@ USER_IDS = re.compile(r"[0-9]{1,10}(:[0-9]{1,10})?")
 USER_NAMES = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?")
 RESTART = {"no": "Never", "never": "Never", "on-failure": "OnFailure", "always": "Always", "unless-stopped": "Always"}
 PULL = {"missing": "IfNotPresent", "always": "Always", "never": "Never"}
+KERNELS = {"general": "general"}
 VOLUME_DRIVER = "volume.cuboid.dev"
 ADJECTIVES = "amber brisk calm clear cobalt crisp eager fair fleet fresh gentle golden keen light lucid mellow neat nimble plain quick quiet rapid silver snug solid steady sunny swift tidy vivid".split()  # noqa: E501
 NOUNS = "anchor arch bay birch brook cedar cliff cove dune elm fern field fjord glade grove harbor heath hill isle lake ledge maple marsh mesa oak pine reef ridge river stone".split()  # noqa: E501
@@ -51,6 +52,8 @@ class RunOptions(NamedTuple):
     cap_drop: tuple[str, ...] = ()
     tmpfs: tuple[str, ...] = ()
     hostname: str = ""
+    kernel: str = ""
+    kernel_args: tuple[str, ...] = ()
     tty_size: str = ""
     attach: bool = False  # the caller attaches at once
     pull_secret: str = ""
@@ -83,6 +86,10 @@ def pod(options: RunOptions) -> Object:
         annotations["cuboid.dev/attach"] = "true"
     if options.user and not USER_IDS.fullmatch(options.user):
         annotations[USER] = options.user
+    if options.kernel:
+        annotations["cuboid.dev/kernel"] = _choice("--kernel", options.kernel, KERNELS)
+    if options.kernel_args:
+        annotations["cuboid.dev/kernel-args"] = " ".join(options.kernel_args)
     if annotations:
         metadata["annotations"] = annotations
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

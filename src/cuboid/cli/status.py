@@ -7,6 +7,7 @@ from typing import Any
 
 Object = dict[str, Any]
 RECEIPT = "cuboid.dev/receipt"
+PAUSED = "cuboid.dev/Paused"
 
 
 def containers(pod: Object) -> list[Object]:
@@ -42,6 +43,11 @@ def word(pod: Object) -> str:
     if status.get("phase") == "Pending" and any(row.get("state", {}).get("waiting") for row in containers(pod)):
         return "ContainerCreating"
     return str(status.get("phase", "Pending"))
+
+
+def paused(pod: Object) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(row.get("type") == PAUSED and row.get("status") == "True" for row in conditions)
 
 
 def ready(pod: Object) -> str:

@@ -156,3 +156,16 @@ def test_stdin_ends_with_its_only_user_but_for_terminals_and_detached_pods() -> 
     assert once(attach=True)
     assert not once(attach=True, tty=True)
     assert not once()
+
+
+def test_a_kernel_and_its_arguments_are_annotations() -> None:
+    options = manifest.RunOptions(image="debian:12", kernel="general", kernel_args=("nokaslr", "mitigations=off"))
+    assert manifest.pod(options)["metadata"]["annotations"] == {
+        "cuboid.dev/kernel": "general", "cuboid.dev/kernel-args": "nokaslr mitigations=off",
+    }  # fmt: skip
+    with pytest.raises(InvalidError, match="--kernel fast"):
+        manifest.pod(manifest.RunOptions(image="debian:12", kernel="fast"))
+
+
+def test_a_twentieth_of_a_cpu_is_a_limit() -> None:
+    assert container(cpus="0.05")["resources"]["limits"]["cpu"] == "50m"

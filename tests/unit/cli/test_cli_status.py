@@ -70,3 +70,11 @@ def test_a_damaged_receipt_is_no_receipt() -> None:
     assert status.receipt(pod(metadata={"annotations": {status.RECEIPT: "{"}})) is None
     assert status.receipt(pod(metadata={"annotations": {status.RECEIPT: "[]"}})) is None
     assert status.receipt(pod(metadata={"annotations": {status.RECEIPT: '{"totalSeconds": 1}'}})) == {"totalSeconds": 1}
+
+
+def test_a_paused_pod_says_so_and_how_it_goes_on() -> None:
+    conditions = [{"type": "cuboid.dev/Paused", "status": "True"}]
+    found = pod(state={"running": {}}, conditions=conditions, reason="Paused", message="`cuboid resume` lets it go on")
+    assert (status.word(found), status.paused(found)) == ("Paused", True)
+    assert status.problem(found) == ("Paused", "`cuboid resume` lets it go on")
+    assert not status.paused(pod(state={"running": {}}, conditions=[{**conditions[0], "status": "False"}]))

@@ -37,7 +37,7 @@ Grace = Annotated[
 Timeout = Annotated[float, typer.Option("--timeout", help="Seconds to wait until it runs.")]
 
 
-def _annotate(api: Api, namespace: str, name: str, values: dict[str, str | None]) -> Object:
+def annotate(api: Api, namespace: str, name: str, values: dict[str, str | None]) -> Object:
     common.get_pod(api, namespace, name)
     patched: Object = api.patch(pods_path(namespace, name), {"metadata": {"annotations": values}})
     return patched
@@ -52,7 +52,7 @@ def _seconds(asked: int | None) -> dict[str, str | None]:
     return {STOP_SECONDS: None if asked is None else str(asked)}
 
 
-def _wait(api: Api, namespace: str, name: str, done: Callable[[Object], bool], what: str, seconds: float) -> Object:
+def wait(api: Api, namespace: str, name: str, done: Callable[[Object], bool], what: str, seconds: float) -> Object:
     """The pod once `done` says so; looks again at each change."""
     until = time.monotonic() + seconds
     pod = common.get_pod(api, namespace, name)
@@ -76,11 +76,15 @@ def _stopped(pod: Object) -> bool:
     return status.word(pod) == "Stopped" or (bool(rows) and all("running" not in row.get("state", {}) for row in rows))
 
 
-def _running(pod: Object) -> bool:
+def running(pod: Object) -> bool:
     return "running" in status.main_status(pod).get("state", {})
 
 
-def _each(names: list[str], output: Format, act: Callable[[str], Object]) -> None:
+def goes_on(pod: Object) -> bool:
+    return running(pod) and not status.paused(pod)
+
+
+def each(names: list[str], output: Format, act: Callable[[str], Object]) -> None:
     done = []
     for name in names:
         done.append(act(name))
@@ -99,12 +103,12 @@ def stop(
     api, namespace = common.connect(namespace)
 
     def act(name: str) -> Object:
-        pod = _annotate(api, namespace, name, {STATE: "stopped", **_seconds(seconds)})
+        pod = annotate(api, namespace, name, {STATE: "stopped", **_seconds(seconds)})
         with progress() as line:
             line.update(f"stopping {name}")
-            return _wait(api, namespace, name, _stopped, "stopped", _grace(pod, seconds) + MARGIN)
+            return wait(api, namespace, name, _stopped, "stopped", _grace(pod, seconds) + MARGIN)
 
-    _each(pods, output, act)
+    each(pods, output, act)
 
 
 def start(
@@ -118,12 +122,12 @@ def start(
             raise ConflictError(
                 f"{name} has ended and cannot be started again", hint="run it anew, or use --restart always"
             )
-        _annotate(api, namespace, name, {STATE: None})
+        annotate(api, namespace, name, {STATE: None})
         with progress() as line:
             line.update(f"starting {name}")
-            return _wait(api, namespace, name, _running, "running", timeout)
+            return wait(api, namespace, name, goes_on, "running", timeout)
 
-    _each(pods, output, act)
+    each(pods, output, act)
 
 
 def restart(
@@ -138,13 +142,16 @@ def restart(
     def act(name: str) -> Object:
         found = common.get_pod(api, namespace, name)
         before = status.main_status(found).get("containerID", "")
-        _annotate(api, namespace, name, {RESTARTED: rfc3339_micro(time.time()), **_seconds(seconds)})
+        wanted = {RESTARTED: rfc3339_micro(time.time()), **_seconds(seconds)}
+        if status.paused(found):
+            wanted[STATE] = None  # it goes on first: a machine that stands still restarts nothing
+        annotate(api, namespace, name, wanted)
         with progress() as line:
             line.update(f"restarting {name}")
-            again = lambda pod: _running(pod) and status.main_status(pod).get("containerID", "") != before  # noqa: E731
-            return _wait(api, namespace, name, again, "restarted", _grace(found, seconds) + timeout)
+            again = lambda pod: running(pod) and status.main_status(pod).get("containerID", "") != before  # noqa: E731
+            return wait(api, namespace, name, again, "restarted", _grace(found, seconds) + timeout)
 
-    _each(pods, output, act)
+    each(pods, output, act)
 
 
 def rm(
@@ -167,17 +174,17 @@ def rm(
             return _remove(api, namespace, name, force)
 
     if names:
-        _each(names, output, act)
+        each(names, output, act)
 
 
 def _remove(api: Api, namespace: str, name: str, force: bool) -> Object:
     try:
         pod = common.get_pod(api, namespace, name)
-        if not force and _running(pod):
+        if not force and running(pod):
             raise ConflictError(f"{name} runs", hint=f"cuboid stop {name} first, or cuboid rm -f {name}")
         api.delete(pods_path(namespace, name), {"gracePeriodSeconds": 1} if force else None)
         grace = 1.0 if force else float(pod["spec"].get("terminationGracePeriodSeconds", 30))
-        _wait(api, namespace, name, lambda _: False, "removed", grace + MARGIN)
+        wait(api, namespace, name, lambda _: False, "removed", grace + MARGIN)
     except NotFoundError:
         if not force and "pod" not in locals():
             raise

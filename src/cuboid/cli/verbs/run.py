@@ -57,6 +57,8 @@ OPTIONS = (
     Option("cap_drop", LIST, ("--cap-drop",), "Drop a capability."),
     Option("tmpfs", LIST, ("--tmpfs",), "/path[:SIZE] in memory."),
     Option("hostname", TEXT, ("--hostname",), "Host name; the pod's name if not given.", ""),
+    Option("kernel", TEXT, ("--kernel",), "general boots Debian's kernel instead of the platform's; slower.", ""),
+    Option("kernel_arg", LIST, ("--kernel-arg",), "Added to the kernel's command line; such a pod boots."),
     Option("quiet", FLAG, ("--quiet", "-q"), "No progress.", False),
     Option("namespace", TEXT, ("--namespace", "-n"), "The pod's namespace.", "", shown="default"),
     Option("output", CHOICE, ("--output", "-o"), "table, wide, json, yaml or name.", Format.TABLE, Format),
@@ -113,14 +115,15 @@ def _options(
     image: str, args: tuple[str, ...], namespace: str, secret: str, tty: bool, *, attach: bool, interactive: bool,
     env: list[str] | None, env_file: list[str] | None, volume: list[str] | None, publish: list[str] | None,
     label: list[str] | None, cap_add: list[str] | None, cap_drop: list[str] | None, tmpfs: list[str] | None,
-    **given: Any,
+    kernel_arg: list[str] | None, **given: Any,
 ) -> manifest.RunOptions:  # fmt: skip
     tty_size = "{}x{}".format(*_terminal_size()) if tty else ""
     return manifest.RunOptions(
         image=image, args=args, namespace=namespace, pull_secret=secret, tty=tty, tty_size=tty_size, attach=attach,
         stdin=interactive, env=manifest.read_env(env or (), env_file or (), dict(os.environ)),
         volumes=tuple(volume or ()), ports=tuple(publish or ()), labels=tuple(label or ()),
-        cap_add=tuple(cap_add or ()), cap_drop=tuple(cap_drop or ()), tmpfs=tuple(tmpfs or ()), **given,
+        cap_add=tuple(cap_add or ()), cap_drop=tuple(cap_drop or ()), tmpfs=tuple(tmpfs or ()),
+        kernel_args=tuple(kernel_arg or ()), **given,
     )  # fmt: skip
 
 
