@@ -79,6 +79,34 @@ async def test_the_outside_sees_the_hosts_address(host: HostNet, tmp_path: Path)
             assert answered(server, client) == (b"ping-pong", HOST_IP)
 
 
+async def test_after_all_rules_were_flushed_the_next_pod_brings_back_those_that_all_pods_need(
+    host: HostNet, tmp_path: Path
+) -> None:
+    network = host.network()
+    attachment = await network.attach("pod-a", namespace="default", name="a")
+    table = inside(host.netns, "nft", "list", "table", "inet", "cuboid-cuboid0")
+    inside(host.netns, "nft", "flush", "ruleset")
+    await network.prepare("slot")
+    assert inside(host.netns, "nft", "list", "table", "inet", "cuboid-cuboid0") == table
+    async with guest_of(attachment, tmp_path) as guest:
+        server = await netns.run_in(host.outside, listener(80))
+        client = await guest.socket(connection(OUTSIDE_IP, 80))
+        with server:
+            assert answered(server, client) == (b"ping-pong", HOST_IP)
+
+
+async def test_pods_and_their_answers_pass_a_host_that_forwards_nothing_by_default(
+    host: HostNet, tmp_path: Path
+) -> None:
+    inside(host.netns, "iptables", "-P", "FORWARD", "DROP")
+    attachment = await host.network().attach("pod-a", namespace="default", name="a")
+    async with guest_of(attachment, tmp_path) as guest:
+        server = await netns.run_in(host.outside, listener(80))
+        client = await guest.socket(connection(OUTSIDE_IP, 80))
+        with server:
+            assert answered(server, client) == (b"ping-pong", HOST_IP)
+
+
 async def test_a_published_port_answers_outside_on_loopback_and_to_the_pod_itself(
     host: HostNet, tmp_path: Path
 ) -> None:

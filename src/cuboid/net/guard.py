@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 from cuboid.lib import proc
 from cuboid.lib.errors import InvalidError
+from cuboid.lib.linux import netns
+from cuboid.net import netlink
 from cuboid.net.settings import NetSettings
 
 _PACKAGES = {"nft": "nftables", "ip": "iproute2"}
 _DEADLINE = 5.0  # s, one call of nft or iptables
+_GET_TABLE, _TABLE_NAME, _INET = 10 << 8 | 1, 1, 1
 _PORT = re.compile(r"(tcp|udp)/(\d{1,5})")
 
 
@@ -110,6 +114,21 @@ async def install(settings: NetSettings, nameservers: Sequence[str], host_netns:
         )
         if not await _run(f"{program} --wait -C FORWARD -j {chain}", host_netns, check=False):
             await _run(f"{program} --wait -I FORWARD -j {chain}", host_netns)
+
+
+async def present(bridge: str, host_netns: Path | None) -> bool:
+    """Whether the table is still there: somebody may have flushed all rules. Starts no process."""
+    return await netns.run_in(host_netns, lambda: _has_table(table_name(bridge)))
+
+
+def _has_table(name: str) -> bool:
+    """In this thread's namespace, by nfnetlink (linux/netfilter/nf_tables.h)."""
+    try:
+        body = struct.pack("=BBH", _INET, 0, 0) + netlink.text(_TABLE_NAME, name)
+        netlink.ask(netlink.NETFILTER, _GET_TABLE, body)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def chain_name(bridge: str) -> str:

@@ -170,11 +170,12 @@ class CniNetwork:
         )
 
     async def _protect(self, network: NetworkList) -> None:
-        """The rules that all pods share, once per process, where the network is the built-in bridge."""
+        """The rules that all pods share, where the network is the built-in bridge: once, and again if flushed."""
         if not any(plugin.get("bridge") == self._settings.bridge for plugin in network.plugins):
             return
         async with self._guard:
-            if self._guarded is not network.builtin:
+            known = self._guarded is network.builtin
+            if not known or not await guard.present(self._settings.bridge, self._host):
                 nameservers = self._host_dns().nameservers
                 await guard.install(self._settings, nameservers, self._host, outward=network.builtin)
                 self._guarded = network.builtin
