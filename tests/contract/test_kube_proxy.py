@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cuboid.kube.client import NODES, PODS, KubeClient
 from cuboid.kube.status import to_status
-from cuboid.lib.errors import CuboidError, InvalidError, UnauthorizedError
+from cuboid.lib.errors import CuboidError, InvalidError, NotFoundError, UnauthorizedError
 from cuboid.server.tls import Authority, client_context
 from cuboid.server.upstream import Upstream
 from tests.harness.kube_server import ServerProcess, node, pod, serving
@@ -166,6 +166,40 @@ async def test_a_client_that_leaves_ends_the_stream_to_the_node(rig: Rig) -> Non
         while "closed" not in agent.paths:
             await asyncio.sleep(0.02)
     assert agent.paths[0] == "/portForward/default/web?ports=80"
+
+
+async def test_an_attachment_that_waits_goes_to_the_node_when_the_pod_is_bound(rig: Rig) -> None:
+    server, agent, client = rig
+    await client.create(PODS, pod("late", nodeSelector={"disk": "none"}), "default")
+
+    async def attached() -> bytes | str | None:
+        async with open_stream(server, "late/attach", "stdout=true&wait=true", V5) as stream:
+            await stream.send(b"\x00hello")
+            return await stream.recv()
+
+    task = asyncio.get_running_loop().create_task(attached())
+    await asyncio.sleep(0.1)
+    assert not task.done() and not agent.paths
+    binding = {"metadata": {"name": "late"}, "target": {"kind": "Node", "name": "node-1"}}
+    await client.create(PODS, binding, "default", name="late", sub="binding")
+    assert await asyncio.wait_for(task, 5) == b"\x00hello"
+    assert agent.paths[0] == "/attach/default/late/main?stdout=true&wait=true"
+
+
+async def test_an_attachment_that_waits_ends_with_its_pod(rig: Rig) -> None:
+    server, agent, client = rig
+    await client.create(PODS, pod("late", nodeSelector={"disk": "none"}), "default")
+
+    async def attached() -> None:
+        async with open_stream(server, "late/attach", "stdout=true&wait=true", V5):
+            raise AssertionError("the pod is on no node")
+
+    task = asyncio.get_running_loop().create_task(attached())
+    await asyncio.sleep(0.1)
+    await client.delete(PODS, "late", "default", grace=0)
+    with pytest.raises(NotFoundError):
+        await asyncio.wait_for(task, 5)
+    assert not agent.paths
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,48 @@ async def test_attach_with_history_begins_with_what_was_written_before(rig: Kube
         assert await hear(socket, 1, 5) == b"late\n"
 
 
+async def waits(rig: KubeletRig) -> None:
+    async with asyncio.timeout(5):
+        while not len(rig.access.told):
+            await asyncio.sleep(0.01)
+
+
+async def test_an_attachment_that_waits_gets_all_of_a_container_that_starts_later(rig: KubeletRig) -> None:
+    rig.access.views.clear()  # the pod is not on this node yet
+
+    async def attached() -> bytes:
+        async with rig.socket("/attach/default/web/term?stdout=1&history=true&wait=true") as socket:
+            return await hear(socket, 1, 6)
+
+    task = asyncio.get_running_loop().create_task(attached())
+    await waits(rig)
+    rig.view.up = False
+    rig.access.views.append(rig.view)
+    rig.access.told.tell("default", "web")
+    await waits(rig)
+    assert not task.done()
+    await rig.agent.write("term", b"early")
+    rig.view.up = True
+    rig.access.told.tell("default", "web")
+    assert await asyncio.wait_for(task, 5) == b"early\n"
+    assert not len(rig.access.told)
+
+
+async def test_who_leaves_before_the_container_starts_is_not_waited_for(rig: KubeletRig) -> None:
+    rig.view.up = False
+
+    async def attached() -> None:
+        async with rig.socket("/attach/default/web/term?stdout=1&wait=true"):
+            raise AssertionError("the container does not run")
+
+    task = asyncio.get_running_loop().create_task(attached())
+    await waits(rig)
+    task.cancel()
+    async with asyncio.timeout(5):
+        while len(rig.access.told):
+            await asyncio.sleep(0.01)
+
+
 async def test_leaving_an_attachment_leaves_the_container_running(rig: KubeletRig) -> None:
     async with rig.socket("/attach/default/web/term?stdin=1&stdout=1&tty=1") as socket:
         await hear_first(socket)

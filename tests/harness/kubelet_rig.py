@@ -26,6 +26,7 @@ from cuboid.node.access import PodView
 from cuboid.node.kubelet.app import kubelet_app
 from cuboid.node.kubelet.serve import Keys, serve_kubelet
 from cuboid.node.logs import LogPump
+from cuboid.node.news import News
 from cuboid.server.tls import Authority, client_context
 from cuboid.storage.fake import FakeDisks
 
@@ -130,6 +131,9 @@ class View:
         found = self.agent.containers.get(container)
         return self.up and found is not None and found.exit is None
 
+    def begun(self, container: str) -> bool:
+        return self.up and container in self.agent.containers
+
     def tty(self, container: str) -> bool:
         return any(c.name == container and c.tty for c in self.pod.spec.containers)
 
@@ -140,6 +144,10 @@ class View:
 @dataclass
 class Access:
     views: list[View]
+    told: News = field(default_factory=News)
+
+    async def news(self, namespace: str, name: str) -> None:
+        await self.told.about(namespace, name)
 
     def find(self, namespace: str, name: str) -> PodView | None:
         for view in self.views:

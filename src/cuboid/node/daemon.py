@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cuboid.lib.log import get_log
 from cuboid.node import node_object
 from cuboid.node.access import PodView
 from cuboid.node.api import Change, PodChange
+from cuboid.node.news import News
 from cuboid.node.records import Record, Records
 from cuboid.node.recover import clean, host_boot_id, recover
 from cuboid.node.sandbox import events as ev
@@ -46,6 +48,7 @@ class NodeDaemon:
         self._records = Records(state)
         self._boot_id = boot_id or host_boot_id()
         self._workers: dict[str, PodWorker] = {}  # by uid
+        self._news = News()
         self._tasks = TaskSet("node", grace=STOP_SECONDS)
         self._node: dict[str, Any] = {}
         self.port = tools.settings.port
@@ -66,6 +69,9 @@ class NodeDaemon:
 
     def pods(self) -> list[PodView]:
         return list(self._workers.values())
+
+    async def news(self, namespace: str, name: str) -> None:
+        await self._news.about(namespace, name)
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -127,6 +133,9 @@ class NodeDaemon:
     def _start(self, record: Record) -> PodWorker:
         worker = PodWorker(self._tools, self._records, record, self._tasks, self._gone)
         self._workers[worker.uid] = worker
+        meta = worker.pod.metadata
+        worker.on_change = partial(self._news.tell, meta.namespace, meta.name)
+        worker.on_change()
         return worker
 
     def _gone(self, worker: PodWorker) -> None:

@@ -45,6 +45,7 @@ class PodWorker:
         self._records = records
         self._record = record
         self._on_gone = on_gone
+        self.on_change: Callable[[], None] = lambda: None  # told when what it shows has changed
         self._queue: asyncio.Queue[Queued] = asyncio.Queue()
         self._saving = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -93,6 +94,10 @@ class PodWorker:
     def running(self, container: str) -> bool:
         run = self.state.run(container)
         return run is not None and run.stage is RunStage.RUNNING
+
+    def begun(self, container: str) -> bool:
+        run = self.state.run(container)
+        return run is not None and run.stage in (RunStage.RUNNING, RunStage.EXITED)
 
     def tty(self, container: str) -> bool:
         return self.work.container(container).tty
@@ -171,6 +176,7 @@ class PodWorker:
             self._set_timer(instruction.at)
         elif isinstance(instruction, do.PatchStatus):
             self._status.mark()
+            self.on_change()
         elif isinstance(instruction, do.RecordEvent):
             record = self._tools.recorder.warning if instruction.warning else self._tools.recorder.normal
             record(self.pod, instruction.reason, instruction.message)

@@ -45,6 +45,8 @@ DATA = "data"
 """In the server's folder, owned by the user id that serves. Keys and tokens stay beside it, with root."""
 ADDRESS_FILE = f"{DATA}/address"
 """`https://host:port`, written when the server answers."""
+SOCKET = "api.sock"
+"""In the run folder: the same API without TLS, for root's processes on this machine. They need a token as well."""
 STORE_FILE = f"{DATA}/store.db"
 DRAIN_SECONDS = 5
 """Time for open requests at the end."""
@@ -58,6 +60,7 @@ class Prepared:
     folder: Path
     url: str
     listener: socket.socket
+    local: socket.socket
     config: uvicorn.Config
     context: Context
     tokens: Tokens
@@ -86,6 +89,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     folder = folder_of(paths.make())
     authority = tls.Authority(folder)
     listener = _listen(settings.host, settings.port)
+    local = _listen_here(paths.run / SOCKET)  # after the port, which a second server does not get
     port = listener.getsockname()[1]
     host = settings.advertise_host or _reachable(settings.host)
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
@@ -104,10 +108,11 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         served = Context(registry, settings, context)
         config = _config(served, tokens, serving)
         config.load()
-        await _serve(Prepared(folder, url, listener, config, served, tokens, admin), authority.ca_file)
+        await _serve(Prepared(folder, url, listener, local, config, served, tokens, admin), authority.ca_file)
     finally:
         store.close()
         listener.close()
+        local.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -122,6 +127,22 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UnavailableError(
             f"can not listen on {host} port {port}: {error.strerror}", hint="is another server running there?"
         ) from error
+    listener.listen(1024)
+    return listener
+
+
+def _listen_here(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)  # of a server that was killed
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(f"can not listen on {path}: {error.strerror}") from error
     listener.listen(1024)
     return listener
 
@@ -188,7 +209,20 @@ def _config(context: Context, tokens: Tokens, serving: ssl.SSLContext) -> uvicor
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handling, which would end the process before the store is closed."""
+    """uvicorn without its signal handling, which would end the process before the store is closed, and with a second
+    listener, which has no TLS."""
+
+    def __init__(self, config: uvicorn.Config, local: socket.socket) -> None:
+        super().__init__(config)
+        self._local = local
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_unix_server(self._protocol, sock=self._local, backlog=1024))
+
+    def _protocol(self) -> LimitedProtocol:
+        return LimitedProtocol(self.config, self.server_state, self.lifespan.state)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -196,7 +230,7 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(prepared: Prepared, ca_file: Path) -> None:
-    server = _Server(prepared.config)
+    server = _Server(prepared.config, prepared.local)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

@@ -19,10 +19,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from wsproto.utilities import LocalProtocolError
 
 from cuboid.kube import status
+from cuboid.kube.cache import Filter
+from cuboid.kube.selectors import Requirement
+from cuboid.kube.streaming.socket import DisconnectedError, while_connected
+from cuboid.lib.aio import deadline
 from cuboid.lib.errors import CuboidError, DeadlineError, HostileError, UnavailableError
 from cuboid.lib.log import get_log
 from cuboid.server import nodes
-from cuboid.server.context import Context
+from cuboid.server.context import Context, flag
 from cuboid.server.paths import Target, parse
 from cuboid.server.upstream import Upstream
 
@@ -30,6 +34,8 @@ log = get_log(__name__)
 
 CONNECT_SECONDS = 10.0
 """Time for the node to answer."""
+BEGIN_SECONDS = 1800.0
+"""Time for a container to start that somebody waits for to attach to it: its image may have to be fetched."""
 PROTOCOLS = {
     "exec": ("v5.channel.k8s.io", "v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"),
     "portforward": ("SPDY/3.1+portforward.k8s.io", "v2.portforward.k8s.io", "portforward.k8s.io"),
@@ -115,10 +121,12 @@ async def stream(socket: WebSocket, context: Context) -> None:
         target = parse(socket.url.path)
         if target.sub not in PROTOCOLS:
             raise status.method_not_allowed()
-        upstream = await _open(socket, context, target)
+        upstream = await while_connected(socket, _open(socket, context, target))
     except CuboidError as error:
         code, body = status.to_status(error)
         await socket.send_denial_response(JSONResponse(body, code))
+        return
+    except DisconnectedError:
         return
     try:
         await socket.accept(subprotocol=upstream.subprotocol)
@@ -136,11 +144,30 @@ async def _open(socket: WebSocket, context: Context, target: Target) -> Upstream
         )
     container = "" if target.sub == "portforward" else nodes.container_of(pod, socket.query_params.get("container", ""))
     what = "portForward" if target.sub == "portforward" else target.sub
+    waits = what == "attach" and flag(socket.query_params, "wait")
+    if waits:
+        pod = await _bound(context, target, pod)
     url = _url(context, pod, what, container, socket).replace("https://", "wss://", 1)
     try:
-        return await Upstream.open(url, context.kubelet, offered, CONNECT_SECONDS)
+        answer = BEGIN_SECONDS if waits else CONNECT_SECONDS
+        return await Upstream.open(url, context.kubelet, offered, CONNECT_SECONDS, answer_seconds=answer)
     except (UnavailableError, DeadlineError, HostileError) as error:
         raise _unreachable(pod, error) from error
+
+
+async def _bound(context: Context, target: Target, pod: dict[str, Any]) -> dict[str, Any]:
+    """The pod once it is on a node. NotFoundError when it goes away before, DeadlineError."""
+    cache, registry = context.registry.of(nodes.POD), context.registry
+    named = Requirement("metadata.name", "=", frozenset((target.name,)))
+    watcher = cache.watch(Filter(target.namespace, (), (named,)), registry.cache.revision)
+    try:
+        async with deadline(BEGIN_SECONDS, "the pod's way to a node"):
+            while not pod["spec"].get("nodeName"):
+                await watcher.take(BEGIN_SECONDS)
+                pod = registry.entry(nodes.POD, target.namespace, target.name).object()
+        return pod
+    finally:
+        cache.unwatch(watcher)
 
 
 async def _pump(socket: WebSocket, upstream: Upstream) -> None:

@@ -57,9 +57,13 @@ class Upstream:
         subprotocols: Sequence[str],
         seconds: float,
         *,
+        answer_seconds: float = 0.0,
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> Upstream:
-        """The node's refusal as the error that its Status names; UnavailableError when it does not answer."""
+        """The node's refusal as the error that its Status names; UnavailableError when it does not answer.
+
+        Connecting has `seconds`, and so has the answer if it has no `answer_seconds` of its own.
+        """
         parts = urlsplit(url)
         try:
             async with deadline(seconds, "connecting to the node"):
@@ -70,7 +74,7 @@ class Upstream:
             raise UnavailableError(f"the node does not answer: {error}") from error
         upstream = cls(reader, writer)
         try:
-            async with deadline(seconds, "the node's answer"):
+            async with deadline(answer_seconds or seconds, "the node's answer"):
                 request = Request(
                     host=parts.netloc,
                     target=url.partition(parts.netloc)[2],

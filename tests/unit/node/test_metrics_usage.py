@@ -58,6 +58,9 @@ class View:
     def running(self, container: str) -> bool:
         return True
 
+    def begun(self, container: str) -> bool:
+        return True
+
     def tty(self, container: str) -> bool:
         return False
 
@@ -71,6 +74,9 @@ class World:
         self.guest = FakeGuest()
         self.views = [View("web", self.guest)]
         self.book = StatsBook(self, monotonic=lambda: self.now)
+
+    async def news(self, namespace: str, name: str) -> None:
+        raise AssertionError("metrics wait for nothing")
 
     def find(self, namespace: str, name: str) -> PodView | None:
         return None

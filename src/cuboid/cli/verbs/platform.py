@@ -104,7 +104,10 @@ async def _start(paths: Paths, server: str, line: Progress) -> None:
     else:
         await daemons.start(paths, api_daemon)
     pki = paths.state / "server"
-    row = {"server": server, "token_file": str(pki / "admin.token"), "ca_file": str(pki / "ca.crt")}
+    row = {
+        "server": server, "token_file": str(pki / "admin.token"), "ca_file": str(pki / "ca.crt"),
+        "socket": str(paths.run / "api.sock"),
+    }  # fmt: skip
     write_atomic(config.client_file(paths), json.dumps(row).encode(), mode=0o600)
     _wait(paths, api_daemon, _api_answers, "the API server")
     before: set[str] = set()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+T = TypeVar("T")
 
 
 class DisconnectedError(ConnectionError):
@@ -54,6 +57,26 @@ class ServerSocket:
                 await self._socket.close(code, reason[:120])
             except (WebSocketDisconnect, RuntimeError):
                 return
+
+
+async def while_connected(socket: WebSocket, work: Coroutine[Any, Any, T]) -> T:
+    """Work that comes before the handshake's answer. Cancelled, with DisconnectedError, if the client goes away."""
+    working = asyncio.Task(work, name="before-accept")
+    gone = asyncio.Task(_gone(socket), name="gone")
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise DisconnectedError("the client closed the connection")
+        return working.result()
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def _gone(socket: WebSocket) -> None:
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
 
 
 def choose(offered: Sequence[str], known: Sequence[str]) -> str | None:

@@ -17,13 +17,14 @@ from cuboid.kube import status
 from cuboid.kube.streaming import command, portforward
 from cuboid.kube.streaming.command import STDERR, Channels, Result, first_size, serve_command
 from cuboid.kube.streaming.portforward import serve_ports
-from cuboid.kube.streaming.socket import DisconnectedError, ServerSocket, Socket, choose
-from cuboid.lib.aio import within
+from cuboid.kube.streaming.socket import DisconnectedError, ServerSocket, Socket, choose, while_connected
+from cuboid.lib.aio import deadline, within
 from cuboid.lib.errors import ConflictError, CuboidError
 from cuboid.node.access import PodView
 from cuboid.node.kubelet.edge import GUEST_SECONDS, Edge, flag
 
 STARTING_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # seconds that a command may take to have its terminal
+BEGIN_SECONDS = 1800.0  # that an attachment waits for its container's start: an image may have to be fetched first
 MAX_ARGS = 4096
 MAX_ARG_BYTES = 1 << 20  # of all arguments together
 MAX_PATH = 4096
@@ -41,6 +42,8 @@ def refusing(serve: Serve) -> Serve:
         except CuboidError as error:
             code, body = status.to_status(error)
             await socket.send_denial_response(JSONResponse(body, code))
+        except DisconnectedError:
+            return
 
     return wrapped
 
@@ -90,6 +93,8 @@ async def _on_terminal(socket: WebSocket, protocol: str, channels: Channels, gue
 @refusing
 async def attach(socket: WebSocket, edge: Edge) -> None:
     history = flag(socket, "history")
+    if flag(socket, "wait"):
+        await while_connected(socket, _until_begun(socket, edge))
     view, container = _known_container(socket, edge) if history else _running_container(socket, edge)
     channels, protocol = _channels(socket), _protocol(socket, command.PROTOCOLS)
     if channels.tty and not view.tty(container):
@@ -102,6 +107,14 @@ async def attach(socket: WebSocket, edge: Edge) -> None:
         await socket.accept(subprotocol=protocol)
         joined = GuestCommand(guest, stream, [], container=container)
         await serve_command(ServerSocket(socket), protocol, channels, joined)
+
+
+async def _until_begun(socket: WebSocket, edge: Edge) -> None:
+    """A pod that is not here yet, or whose container has not run yet, is waited for. DeadlineError."""
+    place = (socket.path_params["namespace"], socket.path_params["pod"])
+    async with deadline(BEGIN_SECONDS, "the start of the container"):
+        while (view := edge.access.find(*place)) is None or not view.begun(edge.container(socket, view)):
+            await edge.access.news(*place)
 
 
 @refusing
