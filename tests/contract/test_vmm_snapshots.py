@@ -63,11 +63,10 @@ async def test_clones_of_a_template_wait_paused_and_answer_when_they_are_resumed
 
 async def test_a_host_that_connects_before_the_guest_goes_on_is_answered(bench: Bench, kept: Path) -> None:
     vm = await clone(bench, await template(bench, kept))
-    reader, writer = await asyncio.open_unix_connection(str(vm.channel_path))
-    writer.write(b"hello\n")
+    answer = asyncio.create_task(bench.echo(vm, "hello"))
+    await asyncio.sleep(0.05)  # it has connected and asked
     await vm.resume()
-    assert await asyncio.wait_for(reader.readline(), 10) == b"hello\n"
-    writer.close()
+    assert await asyncio.wait_for(answer, 10) == "hello"
 
 
 async def test_a_template_that_was_snapshotted_can_only_be_killed(bench: Bench, tmp_path: Path) -> None:

@@ -17,10 +17,15 @@ import pytest
 from cuboid.vmm.base import Boot, Disk, Driver, Vm, VmSpec
 from cuboid.vmm.fake import FakeDriver, FakeHost, StopAgent
 from cuboid.vmm.qemu.vm import QemuVm
+from tests.harness.firecracker.bench import FirecrackerBench
+from tests.harness.firecracker.needs import needs_protocol
 from tests.harness.vms import Guest, Vms, needs_vms
 
 SLOTS = (Disk("image", None, True), Disk("data", None, False))  # of the templates
-DRIVERS = ["fake", pytest.param("qemu", marks=[pytest.mark.vm, needs_vms, pytest.mark.timeout(180)])]
+DRIVERS = [
+    "fake", pytest.param("qemu", marks=[pytest.mark.vm, needs_vms, pytest.mark.timeout(180)]),
+    pytest.param("firecracker-protocol", marks=[needs_protocol]),
+]  # fmt: skip
 
 
 class Bench(Protocol):
@@ -162,7 +167,8 @@ class QemuBench:
 
 @asynccontextmanager
 async def opened(driver: str, folder: Path) -> AsyncIterator[Bench]:
-    made: FakeBench | QemuBench = FakeBench(folder) if driver == "fake" else QemuBench()
+    made: FakeBench | QemuBench | FirecrackerBench
+    made = FakeBench(folder) if driver == "fake" else QemuBench() if driver == "qemu" else FirecrackerBench()
     try:
         yield made
     finally:

@@ -22,6 +22,7 @@ ACCELERATORS = ("kvm", "tcg")
 NAMES = {"kvm": "KVM", "tcg": "software emulation (TCG)"}
 TCG_ATTEMPTS = 2  # a loaded host can miss one deadline
 _BASE = 0x400000  # where the guest program is loaded
+CODE_ADDRESS = _BASE + 120  # of its first instruction: after the file's headers
 
 Attempt = Callable[[str], Awaitable[float]]
 
@@ -115,14 +116,15 @@ def static_program(code: bytes) -> bytes:
     """An x86-64 ELF executable that is nothing but this code, entered at its first byte; it is not writable."""
     size = 64 + 56 + len(code)
     header = b"\x7fELF\x02\x01\x01" + bytes(9)
-    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, _BASE + 120, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, CODE_ADDRESS, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     header += struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 4096)
     return header + code
 
 
-def initramfs() -> bytes:
-    """A cpio archive ("newc") that holds the guest program as /init."""
-    return _member("init", 0o100755, guest_program()) + _member("TRAILER!!!", 0, b"")
+def initramfs(program: bytes = b"", folders: Sequence[str] = ()) -> bytes:
+    """A cpio archive ("newc") that holds the guest program, or another, as /init; and empty folders."""
+    made = b"".join(_member(folder, 0o040755, b"") for folder in folders)
+    return made + _member("init", 0o100755, program or guest_program()) + _member("TRAILER!!!", 0, b"")
 
 
 def _member(name: str, mode: int, data: bytes) -> bytes:

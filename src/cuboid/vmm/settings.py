@@ -13,6 +13,13 @@ class VmmSettings:
         "auto", why="auto tries KVM by booting a kernel under it, then software emulation; or kvm, tcg"
     )
     qemu: str = setting("qemu-system-x86_64", why="the program, by name or absolute path; version 10.0 or later")
+    firecracker: str = setting("firecracker", why="the program, by name or absolute path; version 1.17 or later")
+    jailer: str = setting("jailer", why="Firecracker's jailer, by name or absolute path; of the same version")
+    firecracker_console: bool = setting(
+        False,
+        why="give Firecracker's guests a serial console, for looking into one that does not start; it is slow, and "
+        "one more device for a guest to attack",
+    )
     uid_base: int = setting(2_000_000_000, why="first of the unprivileged users that VMMs run as; each VM has its own")
     uid_count: int = setting(65_536, why="how many such users: the most VMs at once")
     cgroup_parent: str = setting("cuboid", why="the group in which each VM gets a group of its own")

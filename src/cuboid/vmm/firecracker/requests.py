@@ -54,7 +54,7 @@ def configure(spec: VmSpec, boot_args: str, sockets: Sequence[str] = ()) -> list
         *observe(),
         Request("PUT", "/machine-config", machine),
         Request("PUT", "/boot-source", source),
-        *(_drive(number, disk, disk.serial in sockets) for number, disk in enumerate(spec.disks)),
+        *(put_drive(number, disk, vhost_user=disk.serial in sockets) for number, disk in enumerate(spec.disks)),
         *(_interface(number, nic) for number, nic in enumerate(spec.nics)),
         Request("PUT", "/vsock", {"guest_cid": GUEST_CID, "uds_path": CHANNEL_SOCKET}),
         Request("PUT", "/balloon", _balloon()),
@@ -68,7 +68,8 @@ def observe() -> list[Request]:
     return [Request("PUT", "/logger", logger), Request("PUT", "/metrics", {"metrics_path": METRICS})]
 
 
-def _drive(number: int, disk: Disk, vhost_user: bool) -> Request:
+def put_drive(number: int, disk: Disk, *, vhost_user: bool = False) -> Request:
+    """Make a drive, or make it anew; before the start only."""
     body: dict[str, Any] = {"drive_id": drive_id(number), "is_root_device": False}
     if vhost_user:
         body["socket"] = disk_path(disk.serial)
@@ -115,10 +116,6 @@ def swap_medium(number: int, disk: Disk) -> Request:
 
 def start() -> Request:
     return Request("PUT", "/actions", {"action_type": "InstanceStart"})
-
-
-def flush_metrics() -> Request:
-    return Request("PUT", "/actions", {"action_type": "FlushMetrics"})
 
 
 def pause() -> Request:

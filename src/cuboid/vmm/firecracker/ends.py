@@ -1,0 +1,34 @@
+"""Why a Firecracker process ended, from what it left: its log, the guest's console, the kernel's count of kills. Pure.
+
+The process is nobody's child by then, so there is no exit code; Firecracker writes it to its log. The guest boots with
+`reboot=t`: its panic is a triple fault, an orderly end a reset by the keyboard controller. Up to 1.14 Firecracker
+calls the first a success as well, but names it in the line before.
+"""
+
+from __future__ import annotations
+
+from cuboid.vmm.base import EndCause, Ended
+from cuboid.vmm.qemu.console import last_words
+
+TRIPLE_FAULT = ("KVM_EXIT_SHUTDOWN", "Unexpected exit reason on vcpu run: Shutdown")
+SUCCESS = "Firecracker exiting successfully"
+FAILURE = "Firecracker exiting with error"
+SILENT_PANIC = "the guest's kernel gave up; its console is off (vmm.firecracker_console shows it)"
+OUT_OF_MEMORY = "the host ended the VMM: it reached its memory limit"
+
+
+def conclude(log: str, console: str, said: str, oom_kills: int) -> Ended:
+    """`log` is the VMM's log, `console` the guest's, `said` what the VMM printed before it had a log."""
+    if any(words in log for words in TRIPLE_FAULT):
+        return Ended(EndCause.PANIC, last_words(console) or SILENT_PANIC)
+    if SUCCESS in log:
+        return Ended(EndCause.POWEROFF, last_words(console))
+    if oom_kills:
+        return Ended(EndCause.HOST_OOM, OUT_OF_MEMORY)
+    return Ended(EndCause.VMM_DIED, complaint(log) or complaint(said) or "the VMM ended without a word")
+
+
+def complaint(text: str) -> str:
+    """The VMM's last words, without the line that only repeats the exit code."""
+    lines = [line for line in last_words(text).splitlines() if FAILURE not in line]
+    return lines[-1] if lines else ""
