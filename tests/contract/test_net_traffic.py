@@ -79,14 +79,18 @@ async def test_the_outside_sees_the_hosts_address(host: HostNet, tmp_path: Path)
             assert answered(server, client) == (b"ping-pong", HOST_IP)
 
 
+@pytest.mark.parametrize("by", ["the next pod", "a restart"])
 async def test_after_all_rules_were_flushed_the_next_pod_brings_back_those_that_all_pods_need(
-    host: HostNet, tmp_path: Path
+    host: HostNet, tmp_path: Path, by: str
 ) -> None:
     network = host.network()
     attachment = await network.attach("pod-a", namespace="default", name="a")
     table = inside(host.netns, "nft", "list", "table", "inet", "cuboid-cuboid0")
     inside(host.netns, "nft", "flush", "ruleset")
-    await network.prepare("slot")
+    if by == "a restart":
+        await host.network().clean({"pod-a"})
+    else:
+        await network.prepare("slot")
     assert inside(host.netns, "nft", "list", "table", "inet", "cuboid-cuboid0") == table
     async with guest_of(attachment, tmp_path) as guest:
         server = await netns.run_in(host.outside, listener(80))

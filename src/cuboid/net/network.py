@@ -269,7 +269,7 @@ class CniNetwork:
         await self._write(replace(record, phase=Phase.DELETING))
         network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
         await self._cni.delete(network, self._container(record, lock), record.result)
-        if not whole:
+        if not whole and (record.ports or not record.builtin):
             await rules.forget(network.name, record.uid, guard.iptables(self._settings), self._host)
         self._forget(record.uid)
         await in_thread(lambda: self._records.drop(record))
@@ -308,11 +308,20 @@ class CniNetwork:
         """See `Network.clean`. What cannot be undone now is logged and stays recorded for the next time."""
         unknown = sorted(self._everything() - known)
         undone = await asyncio.gather(*(self._cleaned(uid) for uid in unknown))
-        self._guarded = None  # the rules may have been flushed while nobody looked
         network = load_list(self._settings, self._ipam)
+        await self._restore_rules(network)
         await in_thread(self._free_addresses)
         await self._cni.gc(network, [(uid, wire.INTERFACE) for uid in sorted(self.attachments())])
         return [uid for uid, done in zip(unknown, undone, strict=True) if done]
+
+    async def _restore_rules(self, network: NetworkList) -> None:
+        """For pods that run on: they may have been flushed, or changed by hand, while nobody looked."""
+        self._guarded = None
+        if self.attachments():
+            try:
+                await self._protect(network)
+            except CuboidError as error:
+                log.error("cannot put the pods' rules in place", error=str(error))
 
     def _free_addresses(self) -> None:
         """Of the built-in network, whose records end with the host."""
