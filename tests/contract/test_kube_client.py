@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -20,6 +21,7 @@ from cuboid.lib.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from cuboid.server.main import SOCKET
 from tests.harness.kube_server import ServerProcess, node, pod, serving
 
 
@@ -31,6 +33,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 def client_of(server: ServerProcess) -> KubeClient:
     return KubeClient(server.url, server.token, server.ca_file)
+
+
+async def test_the_local_socket_is_the_same_api_for_root_alone_and_asks_for_a_token(server: ServerProcess) -> None:
+    path = server.root / "run" / SOCKET
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    async with KubeClient(f"unix:{path}", server.token) as client:
+        made = await client.create(PODS, pod("local", schedulerName="nobody"), "default")
+        async with aclosing(client.watch(PODS, "default", since=made["metadata"]["resourceVersion"])) as changes:
+            await client.delete(PODS, "local", "default", grace=0)
+            assert (await anext(changes))[0] == "DELETED"
+    async with KubeClient(f"unix:{path}") as stranger:
+        with pytest.raises(UnauthorizedError):
+            await stranger.get(PODS, "local", "default")
 
 
 async def test_every_verb_and_its_errors(server: ServerProcess) -> None:

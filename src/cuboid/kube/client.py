@@ -72,7 +72,8 @@ class KubeClient:
     def __init__(
         self, base_url: str, token: str = "", ca_file: Path | None = None, *, context: ssl.SSLContext | None = None
     ) -> None:
-        if context is None:
+        """`base_url` is `https://host:port`, or `unix:/path` on the server's own machine."""
+        if context is None and not base_url.startswith("unix:"):
             context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
         headers = {"Accept": "application/json", "User-Agent": "cuboid"}
         if token:

@@ -89,7 +89,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     folder = folder_of(paths.make())
     authority = tls.Authority(folder)
     listener = _listen(settings.host, settings.port)
-    local = _listen_here(paths.run / SOCKET)  # after the port, which a second server does not get
+    local = _listen_here(paths.run / SOCKET, settings.uid)  # after the port, which a second server does not get
     port = listener.getsockname()[1]
     host = settings.advertise_host or _reachable(settings.host)
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
@@ -108,7 +108,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         served = Context(registry, settings, context)
         config = _config(served, tokens, serving)
         config.load()
-        await _serve(Prepared(folder, url, listener, local, config, served, tokens, admin), authority.ca_file)
+        await _serve(Prepared(folder, url, listener, local, config, served, tokens, admin), paths.run / SOCKET)
     finally:
         store.close()
         listener.close()
@@ -131,7 +131,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _listen_here(path: Path) -> socket.socket:
+def _listen_here(path: Path, uid: int) -> socket.socket:
+    """A socket for root, and for the user id that serves: the binder is a client like any other."""
     path.unlink(missing_ok=True)  # of a server that was killed
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -140,6 +141,8 @@ def _listen_here(path: Path) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(before)
+        if os.geteuid() == 0:
+            os.chown(path, uid, -1)
     except OSError as error:
         listener.close()
         raise UnavailableError(f"can not listen on {path}: {error.strerror}") from error
@@ -229,7 +232,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(prepared: Prepared, ca_file: Path) -> None:
+async def _serve(prepared: Prepared, path: Path) -> None:
     server = _Server(prepared.config, prepared.local)
     loop = asyncio.get_running_loop()
 
@@ -248,7 +251,7 @@ async def _serve(prepared: Prepared, ca_file: Path) -> None:
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)
         notify("READY=1")
         log.info("serving", url=prepared.url, objects=sum(len(c.objects) for c in prepared.context.registry.cache))
-        async with KubeClient(prepared.url, prepared.admin, ca_file) as client:
+        async with KubeClient(f"unix:{path}", prepared.admin) as client:
             tasks.start(binder.run(client), name="binder")
             await serving
     log.info("ended")

@@ -57,10 +57,15 @@ def _server_url() -> str:
     return f"https://{host}:{row.port}"
 
 
-def _daemons(paths: Paths, server: str) -> tuple[daemons.Daemon, daemons.Daemon]:
+def _socket(paths: Paths) -> Path:
+    """Of the API server, for this machine's root."""
+    return paths.run / "api.sock"
+
+
+def _daemons(paths: Paths) -> tuple[daemons.Daemon, daemons.Daemon]:
     return (
         daemons.Daemon("cuboid-server", "cuboid.server"),
-        daemons.Daemon("cuboid-node", "cuboid.node", ("--server", server)),
+        daemons.Daemon("cuboid-node", "cuboid.node", ("--server", f"unix:{_socket(paths)}")),
     )
 
 
@@ -96,17 +101,17 @@ def _tell_up(server: str, node: Object, kubeconfig_file: Path | None, output: Fo
 
 
 async def _start(paths: Paths, server: str, line: Progress) -> None:
-    api_daemon, node_daemon = _daemons(paths, server)
+    api_daemon, node_daemon = _daemons(paths)
     if daemons.running_pid(paths, api_daemon) is None:
         line.update("starting the API server")
     if daemons.systemd_runs():
-        await daemons.systemd_start(paths, (api_daemon, node_daemon), server)
+        await daemons.systemd_start(paths, (api_daemon, node_daemon), f"unix:{_socket(paths)}")
     else:
         await daemons.start(paths, api_daemon)
     pki = paths.state / "server"
     row = {
         "server": server, "token_file": str(pki / "admin.token"), "ca_file": str(pki / "ca.crt"),
-        "socket": str(paths.run / "api.sock"),
+        "socket": str(_socket(paths)),
     }  # fmt: skip
     write_atomic(config.client_file(paths), json.dumps(row).encode(), mode=0o600)
     _wait(paths, api_daemon, _api_answers, "the API server")
@@ -173,7 +178,7 @@ def down(
 async def _stop(paths: Paths, keep_pods: bool, line: Progress) -> bool:
     from cuboid.lib import proc
 
-    api_daemon, node_daemon = _daemons(paths, _server_url())
+    api_daemon, node_daemon = _daemons(paths)
     ran = False
     if daemons.systemd_runs():
         await daemons.systemd_stop((node_daemon, api_daemon))
