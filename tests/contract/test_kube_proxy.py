@@ -240,6 +240,29 @@ async def test_spdy_is_refused_with_a_sentence(rig: Rig) -> None:
     assert answer.status_code == 400 and "needs a WebSocket" in answer.json()["message"]
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ({"conditions": [{"type": "cuboid.dev/Paused", "status": "True"}]}, "pod held is paused"),
+        (
+            {"containerStatuses": [{"name": "main", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]},
+            "container main in pod held is not running",
+        ),
+    ],
+)
+async def test_spdy_after_a_refused_websocket_is_told_the_reason_of_that(
+    rig: Rig, status: dict[str, Any], message: str
+) -> None:
+    server, _, client = rig
+    await client.create(PODS, pod("held", nodeName="node-1"), "default")
+    await client.patch(PODS, "held", {"status": status}, "default", sub="status")
+    headers = {"Authorization": f"Bearer {server.token}", "Upgrade": "SPDY/3.1", "Connection": "Upgrade"}
+    async with httpx.AsyncClient(verify=client_context(server.ca_file), headers=headers) as http:
+        answer = await http.post(f"{server.url}/api/v1/namespaces/default/pods/held/exec?command=a")
+    assert answer.status_code == 409 and message in answer.json()["message"]
+    await client.delete(PODS, "held", "default", grace=0)
+
+
 async def test_a_node_that_is_away_is_unavailable(rig: Rig) -> None:
     server, _, client = rig
     await client.create(NODES, node("away", port=1))

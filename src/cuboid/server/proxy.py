@@ -20,10 +20,11 @@ from wsproto.utilities import LocalProtocolError
 
 from cuboid.kube import status
 from cuboid.kube.cache import Filter
+from cuboid.kube.names import PAUSED
 from cuboid.kube.selectors import Requirement
 from cuboid.kube.streaming.socket import DisconnectedError, while_connected
 from cuboid.lib.aio import deadline
-from cuboid.lib.errors import CuboidError, DeadlineError, HostileError, UnavailableError
+from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, HostileError, UnavailableError
 from cuboid.lib.log import get_log
 from cuboid.server import nodes
 from cuboid.server.context import Context, flag
@@ -106,10 +107,24 @@ def _url(context: Context, pod: dict[str, Any], what: str, container: str, reque
 
 async def refuse_upgrade(request: Request, context: Context, target: Target) -> Response:
     """A plain request where a WebSocket is needed: SPDY from old clients, or no upgrade at all."""
-    context.registry.entry(nodes.POD, target.namespace, target.name)
+    pod = context.registry.entry(nodes.POD, target.namespace, target.name).object()
+    _refuse_as_before(pod, target, request.query_params.get("container", ""))
     old = "spdy" in request.headers.get("upgrade", "").lower()
     what = "SPDY is not spoken here" if old else "Upgrade request required"
     raise status.bad_request(f"{what}: {target.sub} needs a WebSocket; use kubectl 1.31 or newer")
+
+
+def _refuse_as_before(pod: dict[str, Any], target: Target, container: str) -> None:
+    """What a WebSocket has just been refused for: kubectl tries SPDY then, and shows the answer to that alone."""
+    found = pod.get("status", {})
+    if any(row.get("type") == PAUSED and row.get("status") == "True" for row in found.get("conditions", [])):
+        raise ConflictError(f"pod {target.name} is paused: its machine stands still; cuboid resume {target.name}")
+    if target.sub == "portforward":
+        return
+    name = nodes.container_of(pod, container)
+    rows = [*found.get("containerStatuses", []), *found.get("initContainerStatuses", [])]
+    if any(row.get("name") == name and "running" not in row.get("state", {}) for row in rows):
+        raise ConflictError(f"container {name} in pod {target.name} is not running")
 
 
 # --- WebSockets ------------------------------------------------------------------------------------------------------
