@@ -39,6 +39,7 @@ async def test_a_pod_gets_an_address_a_mac_a_tap_and_a_default_route(net: Networ
     assert attachment.mtu >= 1280
     assert [(route.destination, route.gateway) for route in attachment.routes] == [("0.0.0.0/0", "10.77.0.1")]
     assert net.attachments() == {"pod-1": attachment}
+    assert (net.attachment("pod-1"), net.attachment("pod-2")) == (attachment, None)
 
 
 async def test_attaching_twice_gives_the_same_attachment(net: Network) -> None:
@@ -135,6 +136,7 @@ async def test_a_prepared_slot_is_given_to_a_pod_as_it_is(net: Network) -> None:
     assert await net.adopt("slot-1", **WHO) == slot
     await net.check("slot-1")
     assert net.attachments() == {"slot-1": slot}
+    assert net.attachment("slot-1") == slot
     assert (await net.attach("pod-1", **WHO)).ip != slot.ip
     await net.detach("slot-1")
     assert set(net.attachments()) == {"pod-1"}

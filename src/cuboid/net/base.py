@@ -106,6 +106,10 @@ class Network(Protocol):
         """CNI CHECK; raises if the attachment is broken."""
         ...
 
+    def attachment(self, pod_uid: str) -> Attachment | None:
+        """That of a pod uid or slot, None unless it is whole. One of many pods costs what a single one costs."""
+        ...
+
     def attachments(self) -> dict[str, Attachment]:
         """By pod uid or slot, from the records on disk."""
         ...

@@ -147,6 +147,9 @@ class FakeNetwork:
         if pod_uid in self._broken:
             raise UnavailableError(f"the tap of {pod_uid} is gone")
 
+    def attachment(self, pod_uid: str) -> Attachment | None:
+        return self._attached[pod_uid][0] if pod_uid in self._attached else None
+
     def attachments(self) -> dict[str, Attachment]:
         return {uid: attachment for uid, (attachment, _, _) in self._attached.items()}
 

@@ -300,6 +300,11 @@ class CniNetwork:
         network = load_list(self._settings, self._ipam)
         await self._cni.status(with_ports(network) if network.builtin else network)
 
+    def attachment(self, pod_uid: str) -> Attachment | None:
+        """See `Network.attachment`."""
+        record = self._records.get(pod_uid)
+        return record.whole if record else None
+
     def attachments(self) -> dict[str, Attachment]:
         """See `Network.attachments`."""
         return {record.uid: record.whole for record in self._records.all() if record.whole}

@@ -93,6 +93,7 @@ class Records:
     def __init__(self, lasting: Path, passing: Path) -> None:
         self._lasting = lasting
         self._passing = passing
+        self._read: dict[Path, tuple[tuple[int, int, int] | None, Record | None]] = {}
         for folder in (lasting, passing):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -109,22 +110,44 @@ class Records:
     def put(self, record: Record, *, durable: bool = True) -> Record:
         """Not `durable` is enough for what a reboot undoes anyway: it survives the end of this process."""
         data = json.dumps(record.to_json()).encode()
-        write_atomic(self.path(record), data, durable=durable and not record.builtin)
+        path = self.path(record)
+        write_atomic(path, data, durable=durable and not record.builtin)
+        self._read.pop(path, None)
         return record
 
     def get(self, uid: str) -> Record | None:
         """None also for a record that cannot be read: it is set aside as `.broken` for a person to look at."""
-        return next(filter(None, map(_read, self.paths(uid))), None)
+        return next(filter(None, map(self._at, self.paths(uid))), None)
+
+    def _at(self, path: Path) -> Record | None:
+        """Read again only if it is another file: what a node agent asks for must not grow with its pods."""
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            self._read.pop(path, None)
+            return None
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known, record = self._read.get(path, (None, None))
+        if known != stamp:
+            record = _read(path)
+            self._read[path] = (stamp, record)
+        return record
 
     def drop(self, record: Record) -> None:
-        self.path(record).unlink(missing_ok=True)
+        path = self.path(record)
+        path.unlink(missing_ok=True)
+        self._read.pop(path, None)
         if not record.builtin:
             sync_folder(self._lasting)
 
     def all(self) -> list[Record]:
-        paths = (path for folder in (self._passing, self._lasting) for path in folder.glob("*.json"))
-        uids = sorted({path.stem for path in paths if not path.name.startswith(".")})
-        return [record for record in map(self.get, uids) if record is not None]
+        found = (self._at(path) for folder in (self._lasting, self._passing) for path in _records_in(folder))
+        by_uid = {record.uid: record for record in found if record is not None}
+        return [by_uid[uid] for uid in sorted(by_uid)]
+
+
+def _records_in(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.json") if not path.name.startswith(".")]
 
 
 def _read(path: Path) -> Record | None:

@@ -68,7 +68,7 @@ async def _vm(tools: Tools, record: Record) -> Vm | None:
 
 
 async def _network(tools: Tools, worker: PodWorker, rebooted: bool) -> bool:
-    if worker.work.network_id not in tools.network.attachments():
+    if tools.network.attachment(worker.work.network_id) is None:
         return False
     if not rebooted:
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,19 @@ def test_a_record_of_an_older_node_agent_is_read_with_defaults(tmp_path: Path) -
     older = {key: value for key, value in record.to_json().items() if key not in ("limits", "builtin")}
     (tmp_path / "state" / "u.json").write_text(json.dumps(older))
     assert records.get("u") == record
+
+
+def test_a_record_that_another_process_has_changed_or_removed_is_read_again(tmp_path: Path) -> None:
+    records, others = (Records(tmp_path / "state", tmp_path / "run") for _ in range(2))
+    record = Record("u", "default", "web", Phase.ADDING, {"name": "n"})
+    for phase in (Phase.ADDING, Phase.PREPARED, Phase.ATTACHED):
+        others.put(replace(record, phase=phase, name=phase.value))
+        assert records.get("u") == others.get("u")
+        assert records.all() == others.all()
+    assert records.get("u") is records.get("u")
+    others.drop(record)
+    assert records.get("u") is None
+    assert records.all() == []
 
 
 def test_a_damaged_record_is_set_aside(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ class PodWork:
     def require_attachment(self) -> Attachment:
         """The one of this run of the node agent, or the one on record."""
         if self.attachment is None:
-            self.attachment = self.tools.network.attachments().get(self.network_id)
+            self.attachment = self.tools.network.attachment(self.network_id)
         if self.attachment is None:
             raise NotFoundError("the pod's network attachment is gone")
         return self.attachment
