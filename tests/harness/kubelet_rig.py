@@ -146,6 +146,9 @@ class Access:
     views: list[View]
     told: News = field(default_factory=News)
 
+    def machines(self) -> list[dict[str, Any]]:
+        return [{"slot": "slot", "vm": "warm-slot", "vcpus": 1, "memoryMiB": 160, "state": "waiting"}]
+
     async def news(self, namespace: str, name: str) -> None:
         await self.told.about(namespace, name)
 

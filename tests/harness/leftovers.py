@@ -18,7 +18,7 @@ CLAIMS = Path("/run/cuboid-ports")
 SMALL = 64 << 10  # bytes; a lease, a claim or a record of the network
 _UID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-f])")
 _VM = re.compile(r"(?<![0-9a-f])([0-9a-f]{32})-\d+")
-NOT_OF_PODS = ("server", "logs", "vmm")  # the store and its keys, the daemons' logs, the probe's answer
+NOT_OF_PODS = ("server", "logs", "vmm", "templates")  # the store and its keys, the daemons' logs, what VMs are made of
 
 
 def pod_ids(text: str) -> set[str]:

@@ -7,10 +7,12 @@ can use the default ports. `Platform.close` stops everything and asserts that no
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -28,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv/bin"
 ARTIFACTS = ROOT / "build/artifacts"
 PROBE_CACHE = ROOT / "build/probe-cache"
+TEMPLATES = ROOT / "build/test/templates"
+KEPT_TEMPLATES = 8
 Object = dict[str, Any]
 T = TypeVar("T")
 Finished = subprocess.CompletedProcess[str]
@@ -144,9 +148,51 @@ class Platform:
         return [pid for pid in pids if needle in _command(pid)]
 
     def vmms(self, uid: str = "") -> list[int]:
-        """Pids of the virtual machines, or of that of one pod. A VMM's command line is the jail's, its group tells."""
+        """Pids of the pods' virtual machines, or of that of one pod: those that its record, or their own id, names.
+
+        Machines that wait for a pod are not among them; see `waiting`. A VMM's command line is the jail's, its group
+        tells which it is.
+        """
         found = [pid for pid in self.processes() if "qemu-system" in _command(pid)]
-        return [pid for pid in found if uid.replace("-", "") in _groups(pid)]
+        known = self._vm_ids(uid) if uid else set()
+        idle = set() if uid else {row["vm"] for row in self.waiting()}
+        groups = {pid: _groups(pid) for pid in found}
+        if uid:
+            return [pid for pid in found if any(name in groups[pid] for name in known)]
+        return [pid for pid in found if not any(name in groups[pid] for name in (*idle, "/template-"))]
+
+    def _vm_ids(self, uid: str) -> set[str]:
+        """What the VM of a pod may be called: by the pod's uid, and as its record says."""
+        record = self._record(uid)
+        handle = record.get("handle") or {}
+        return {f"{uid.replace('-', '')}-", *([handle["id"]] if handle else [])}
+
+    def _record(self, uid: str) -> Object:
+        try:
+            found: Object = json.loads((self.state / "pods" / uid / "record.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def waiting(self) -> list[Object]:
+        """Machines that the node agent has made ahead, or is making; none if it does not run."""
+        if not any(self.run_folder.glob("vmm/warm-*")) and not any(self.run_folder.glob("netns/*")):
+            return []
+        try:
+            rows = self.enter(lambda: self.api().get(f"/api/v1/nodes/{self.node}/proxy/cuboid/v1/machines"))
+        except (AssertionError, OSError):
+            return []
+        found: list[Object] = rows["items"]
+        return found
+
+    @property
+    def node(self) -> str:
+        return self.settings.get("CUBOID_NODE_NAME", socket.gethostname().lower())
+
+    def network_id(self, uid: str) -> str:
+        """Under which the network knows a pod: its namespace, its records and its rules have this name."""
+        found: str = self._record(uid).get("sandbox", {}).get("network_id") or uid
+        return found
 
     def reboot(self) -> None:
         """All processes end at once, the run folder is empty, the boot id is another: as the host's reboot leaves it.
@@ -233,12 +279,14 @@ class Platform:
 
     def leftovers(self, *kept: str) -> list[str]:
         """What there is on the host for other pods than those with the uids `kept`. Empty if nothing leaks."""
-        names = {*kept, *leftovers.pod_ids(self._boot_ids())}
+        names = {*kept, *map(self.network_id, kept), *leftovers.pod_ids(self._boot_ids())}
+        idle = self.waiting()
+        names |= {row["slot"] for row in idle}
         rules = self.run(["sh", "-c", "iptables-save; nft list ruleset"], check=False).stdout.splitlines()
         return [
             *(f"VMM {pid}" for pid in self.vmms() if leftovers.strangers(_groups(pid), names)),
             *(f"rule {line.strip()}" for line in rules if leftovers.strangers(line, names)),
-            *self._surplus_links(len(kept)),
+            *self._surplus_links(len(kept) + len(idle)),
             *leftovers.mounts(self._mountinfo(), self.folder, names),
             *leftovers.groups(self.cgroup, names),
             *leftovers.claims(self.state, names),
@@ -262,6 +310,25 @@ class Platform:
 
     def _mountpoints(self, below: Path) -> list[str]:
         return [line.split()[4] for line in self._mountinfo() if line.split()[4].startswith(f"{below}/")]
+
+    def take_templates(self) -> None:
+        """Those of an earlier platform: each takes a boot to build. Stale ones are swept by the node agent."""
+        if TEMPLATES.is_dir():
+            with _locked(TEMPLATES):
+                _copy_sparse(TEMPLATES, self.state / "templates")
+
+    def leave_templates(self) -> None:
+        """For the next platform, if it has some that are new."""
+        own = self.state / "templates"
+        TEMPLATES.mkdir(parents=True, exist_ok=True)
+        with _locked(TEMPLATES):
+            for folder in own.iterdir() if own.is_dir() else ():
+                if (folder / "snapshot.json").exists() and not (TEMPLATES / folder.name).exists():
+                    _copy_sparse(folder, TEMPLATES / f".{folder.name}.new")
+                    (TEMPLATES / f".{folder.name}.new").rename(TEMPLATES / folder.name)
+            kept = sorted((p for p in TEMPLATES.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
+            for folder in kept[:-KEPT_TEMPLATES]:
+                shutil.rmtree(folder)
 
     def close(self) -> None:
         """Stop everything; AssertionError naming what is left."""
@@ -295,8 +362,11 @@ class Platform:
 
 @contextmanager
 def platform(label: str = "platform", *, disk_mib: int = 0, **settings: str) -> Iterator[Platform]:
-    """A platform that is up. `settings` are environment variables (CUBOID_NODE_…). `disk_mib` gives its state folder a
-    disk of its own (in memory), which `Platform.resize_disk` can make too small."""
+    """A platform that is up, with the templates that another one has built, which it verifies.
+
+    `settings` are environment variables (CUBOID_NODE_…). `disk_mib` gives its state folder a disk of its own (in memory),
+    which `Platform.resize_disk` can make too small.
+    """
     place = Platform()
     place.settings |= settings
     try:
@@ -304,13 +374,30 @@ def platform(label: str = "platform", *, disk_mib: int = 0, **settings: str) -> 
             place.mount_disk(disk_mib)
         if PROBE_CACHE.is_dir():
             shutil.copytree(PROBE_CACHE, place.state / "vmm", dirs_exist_ok=True)
+        if not disk_mib:
+            place.take_templates()
         place.up()
         yield place
+        if not disk_mib:
+            place.leave_templates()
     except BaseException:
         place.save_logs(label)
         raise
     finally:
         place.close()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Platforms of several processes at once share the folder."""
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _copy_sparse(source: Path, target: Path) -> None:
+    target.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    _run(["cp", "-a", "--sparse=always", str(source), str(target)])
 
 
 def _belongs(entry: Path, needles: set[str]) -> bool:

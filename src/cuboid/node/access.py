@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cuboid.guest.base import Guest
 from cuboid.kube.types import Pod
@@ -44,6 +44,10 @@ class PodAccess(Protocol):
     def find(self, namespace: str, name: str) -> PodView | None: ...
 
     def pods(self) -> list[PodView]: ...
+
+    def machines(self) -> list[dict[str, Any]]:
+        """Machines made ahead that are no pod's yet."""
+        ...
 
     async def news(self, namespace: str, name: str) -> None:
         """Returns when a pod of this name comes to this node, or its state changes."""

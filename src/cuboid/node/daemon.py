@@ -70,6 +70,9 @@ class NodeDaemon:
     def pods(self) -> list[PodView]:
         return list(self._workers.values())
 
+    def machines(self) -> list[dict[str, Any]]:
+        return self._tools.warm.rows()
+
     async def news(self, namespace: str, name: str) -> None:
         await self._news.about(namespace, name)
 

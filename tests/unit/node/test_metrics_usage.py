@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from typing import cast
 
 import pytest
@@ -74,6 +75,9 @@ class World:
         self.guest = FakeGuest()
         self.views = [View("web", self.guest)]
         self.book = StatsBook(self, monotonic=lambda: self.now)
+
+    def machines(self) -> list[dict[str, Any]]:
+        return []
 
     async def news(self, namespace: str, name: str) -> None:
         raise AssertionError("metrics wait for nothing")

@@ -72,6 +72,7 @@ def _routes(edge: Edge) -> list[BaseRoute]:
         stream("/portForward/{namespace}/{pod}", streams.port_forward),
         route("/cuboid/v1/version", _version),
         route("/cuboid/v1/stats/{namespace}", _stats),
+        route("/cuboid/v1/machines", _machines),
         route("/cuboid/v1/images", images.list_images),
         route("/cuboid/v1/images", images.remove_image, "DELETE"),
         route("/cuboid/v1/images/inspect", images.inspect_image),
@@ -105,6 +106,10 @@ async def _stats(request: Request, edge: Edge) -> Response:
 async def _metrics(request: Request, edge: Edge) -> Response:
     edge.metrics.pods.set(len(edge.access.pods()))
     return Response(edge.metrics.text(await edge.stats.usage()), media_type=_METRICS_TYPE)
+
+
+async def _machines(request: Request, edge: Edge) -> Response:
+    return JSONResponse({"items": edge.access.machines()})
 
 
 async def _version(request: Request, edge: Edge) -> Response:

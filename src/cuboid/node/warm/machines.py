@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cuboid.guest.base import Guest
 from cuboid.lib.aio import TaskSet, gather_all, in_thread, within
@@ -82,6 +83,7 @@ class WarmMachines:
         self._demands: dict[Shape, Demand] = {}
         self._changed = asyncio.Event()
         self._tasks = TaskSet("warm")
+        self._under_way: dict[str, Shape] = {}  # by slot: being made, or being removed
         self._first: Shape | None = None
         self._disk_bytes = 0
 
@@ -121,6 +123,15 @@ class WarmMachines:
         await self._driver.clean(machine.vm.id)
         if not keep_network:
             await self._network.detach(machine.slot)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every machine that is there for no pod yet: its network slot, VM, size, and whether it waits or is made."""
+        waiting = [(machine.slot, machine.shape, "waiting") for idle in self._idle.values() for machine in idle]
+        making = [(slot, shape, "making") for slot, shape in self._under_way.items()]
+        return [
+            {"slot": slot, "vm": _vm_id(slot), "vcpus": shape.vcpus, "memoryMiB": shape.memory_mib, "state": state}
+            for slot, shape, state in (*waiting, *making)
+        ]
 
     def counts(self) -> dict[Shape, int]:
         """Machines that wait now."""
@@ -221,19 +232,25 @@ class WarmMachines:
         await self._quietly_discard(machine)
 
     async def _quietly_discard(self, machine: WarmMachine) -> None:
+        self._under_way[machine.slot] = machine.shape
         try:
             await within(DISCARD_SECONDS, self.discard(machine), "discarding a machine")
         except (CuboidError, OSError) as error:
             log.warning("a machine was not removed whole; the next start of the agent does", error=str(error))
+        finally:
+            self._under_way.pop(machine.slot, None)
 
     async def make(self, shape: Shape) -> WarmMachine:
         """All of it, or nothing is left. Two at a time would only slow each other and the pods."""
         slot = str(uuid.uuid4())
+        self._under_way[slot] = shape
         try:
             return await within(MAKE_SECONDS, self._make(shape, slot), "making a machine ahead")
         except BaseException:
             await asyncio.shield(self._undo(slot))
             raise
+        finally:
+            del self._under_way[slot]
 
     async def _undo(self, slot: str) -> None:
         try:
