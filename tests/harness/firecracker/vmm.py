@@ -309,6 +309,8 @@ class Server:
                 data = await self._reply(method, path, json.loads(content) if content else None)
                 writer.write(data)
                 await writer.drain()
+                if self.faults.get(f"{method} {path}") == "cut":
+                    break
         writer.close()
 
     async def _reply(self, method: str, path: str, body: Any) -> bytes:

@@ -59,12 +59,10 @@ async def owner_map(uid: int) -> int:
 
 def clone(binding: Binding, owners: int) -> int:
     """A descriptor of a mount of that one file, attached nowhere. NotFoundError, InvalidError, UnsupportedError."""
-    _check(binding.source)
+    source = _checked(binding.source)
     try:
-        path = os.fsencode(binding.source)
-        tree = libc.syscall(
-            _OPEN_TREE, _AT_FDCWD, path, _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_SYMLINK_NOFOLLOW,
-        )  # fmt: skip
+        flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_SYMLINK_NOFOLLOW
+        tree = libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
     except OSError as error:
         raise UnavailableError(f"{binding.source} cannot be given to a VM: {error.strerror}") from error
     flags = _IDMAP | _NOSUID | _NODEV | _NOEXEC | (_RDONLY if binding.read_only else 0)
@@ -81,13 +79,13 @@ def clone(binding: Binding, owners: int) -> int:
     return tree
 
 
-def _check(path: Path) -> None:
-    if path.is_symlink():
-        raise InvalidError(f"{path} is a symbolic link, not a disk")
+def _checked(path: Path) -> Path:
+    """The file itself, where the path is a link to it."""
     if not path.exists():
         raise NotFoundError(f"the disk {path} does not exist")
     if not (path.is_file() or path.is_socket()):
         raise InvalidError(f"{path} is neither a file nor a socket")
+    return path.resolve()
 
 
 class Jailed:

@@ -37,7 +37,7 @@ from cuboid.vmm.settings import VmmSettings
 
 log = get_log(__name__)
 
-SAVE_SECONDS = 60.0  # a VM of many GiB on a slow disk
+
 LOG_BYTES = 128 << 10  # of the VMM's log before it is cut to its end
 RETRY_SECONDS = (0.001, 0.05)  # first and longest pause between two attempts to reach a VMM that is starting
 
@@ -254,7 +254,7 @@ class FirecrackerVm:
                 raise UnsupportedError(f"the template {self.id} has been snapshotted, which is done once")
 
             async def write() -> None:
-                await self.call(requests.save(), seconds=SAVE_SECONDS)
+                await self.call(requests.save(), seconds=self._settings.memory_seconds)
 
             await saving.save(self._jail, self._jailed, self._record, self._facts(), folder, write)
             self._remember(self._record.handed_over())
