@@ -397,8 +397,11 @@ class FakeAgent:
 
 
 def known(args: list[str]) -> Script:
-    """What a container does that has no script: `echo` says its words and ends, all else runs."""
+    """What a container does that has no script: `echo` says its words and ends, all else runs, with `sh -c "echo …"`
+    after it has said them."""
     match args:
+        case ["sh", "-c", text] if text.startswith("echo "):
+            return Script(output=[(1, text.partition(";")[0].removeprefix("echo ").encode())])
         case ["echo", *words]:
             return Script(output=[(1, " ".join(words).encode())], exit_after=0.0)
         case _:

@@ -30,6 +30,7 @@ MESSAGE_LIMIT = 1024  # bytes, the API's own limit
 CALL_SECONDS = 10.0
 ATTEMPTS = 5
 RETRY_SECONDS = 1.0
+PATIENCE = 0.2  # seconds that an event may wait: what a start needs of the API goes first
 
 Type = Literal["Normal", "Warning"]
 
@@ -151,6 +152,7 @@ class EventRecorder:
     async def run(self) -> None:
         while True:
             await self._wake.wait()
+            await asyncio.sleep(PATIENCE)
             self._wake.clear()
             while self._queue:
                 await self._send(self._queue.popleft())

@@ -1,4 +1,8 @@
-"""Brings a pod's status to the API: only when it has changed, the newest only, until it is there."""
+"""Brings a pod's status to the API: only when it has changed, the newest only, until it is there.
+
+A pod that comes up says little that anybody waits for until its containers run. Its steps are told together, so that a
+start that takes less than PATIENCE is one write, and no write of a step is under way when the pod runs.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ log = get_log(__name__)
 Raw = dict[str, Any]
 CALL_SECONDS = 10.0
 RETRY_FIRST, RETRY_LONGEST = 0.2, 10.0
+PATIENCE = 0.1  # seconds that a pod on its way up may be silent
+ON_THE_WAY = ("ContainerCreating", "PodInitializing")
 FINAL = (NotFoundError, ConflictError)  # the object is gone, or another pod's by now
 
 
@@ -42,10 +48,22 @@ class StatusWriter:
     async def run(self) -> None:
         while True:
             await self._dirty.wait()
+            await self._gather()
             self._dirty.clear()
             await self._write()
             if not self._dirty.is_set():
                 self._idle.set()
+
+    async def _gather(self) -> None:
+        """Wait a little while there is only a step of a start to tell."""
+        until = asyncio.get_running_loop().time() + PATIENCE
+        try:
+            async with asyncio.timeout_at(until):
+                while _on_the_way(self._render(self._sent.get("conditions", []))):
+                    self._dirty.clear()
+                    await self._dirty.wait()
+        except TimeoutError:
+            return
 
     async def _write(self) -> None:
         pause = RETRY_FIRST
@@ -67,3 +85,9 @@ class StatusWriter:
                 log.info("status will be written later", pod=self._place[1], error=str(error))
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_LONGEST)
+
+
+def _on_the_way(status: Raw) -> bool:
+    rows = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    waiting = [row.get("state", {}).get("waiting", {}).get("reason", "") for row in rows]
+    return status.get("phase") == "Pending" and not status.get("reason") and all(r in ON_THE_WAY for r in waiting)

@@ -26,6 +26,8 @@ log = get_log(__name__)
 SCHEDULER = "default-scheduler"
 RETRY_SECONDS = 5.0
 """How often a pod that fits nowhere is looked at again, if nothing changes."""
+EVENT_SECONDS = 0.05
+"""How long an event waits."""
 Raw = Mapping[str, Any]
 _RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
@@ -126,12 +128,14 @@ class Binder:
         self._wake = asyncio.Event()
         self._waiting: dict[str, dict[str, Any]] = {}  # by pod uid
         self._told: dict[str, str] = {}  # pod uid -> message last given
+        self._events: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_pods(), name="binder-pods")
             group.create_task(self._follow_nodes(), name="binder-nodes")
             group.create_task(self._loop(), name="binder")
+            group.create_task(self._tell(), name="binder-events")
 
     async def _follow_pods(self) -> None:
         async for kind, pod in self._pods.events():
@@ -189,7 +193,7 @@ class Binder:
         await self._client.create(PODS, binding, metadata["namespace"], name=metadata["name"], sub="binding")
         self._assume(pod, node)
         place = f"{metadata['namespace']}/{metadata['name']}"
-        await self._event(pod, "Normal", "Scheduled", f"Successfully assigned {place} to {node}")
+        self._event(pod, "Normal", "Scheduled", f"Successfully assigned {place} to {node}")
 
     def _assume(self, pod: dict[str, Any], node: str) -> None:
         """Count it as placed before the watch says so."""
@@ -209,9 +213,22 @@ class Binder:
         }
         patch = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [condition]}}
         await self._client.patch(PODS, metadata["name"], patch, metadata["namespace"], sub="status")
-        await self._event(pod, "Warning", "FailedScheduling", message)
+        self._event(pod, "Warning", "FailedScheduling", message)
 
-    async def _event(self, pod: dict[str, Any], kind: str, reason: str, message: str) -> None:
+    async def _tell(self) -> None:
+        """Write events, a little later: no pod waits for its place because of another's event."""
+        while True:
+            waiting = [await self._events.get()]
+            await asyncio.sleep(EVENT_SECONDS)
+            while not self._events.empty():
+                waiting.append(self._events.get_nowait())
+            for namespace, event in waiting:
+                try:
+                    await self._client.create(EVENTS, event, namespace)
+                except CuboidError as error:  # the pod's namespace may be gone
+                    log.info("an event was not written", reason=event["reason"], error=str(error))
+
+    def _event(self, pod: dict[str, Any], kind: str, reason: str, message: str) -> None:
         metadata = pod["metadata"]
         now = rfc3339(time.time())
         event = {
@@ -234,7 +251,7 @@ class Binder:
             "lastTimestamp": now,
             "count": 1,
         }
-        await self._client.create(EVENTS, event, metadata["namespace"])
+        self._events.put_nowait((metadata["namespace"], event))
 
 
 def _uid(pod: Raw) -> str:

@@ -24,6 +24,7 @@ async def write_receipt(work: PodWork, order: do.WriteReceipt) -> None:
         work.counted_start = order.attempt
         work.tools.metrics.started(driver, work.start, work.timeline.total)
     meta = work.pod.metadata
+    await work.last_status()  # that it is ready is what people wait for
     try:
         call = work.tools.api.annotate_pod(meta.namespace, meta.name, meta.uid, {names.RECEIPT: receipt})
         await within(CALL_SECONDS, call, "writing the receipt")
