@@ -97,7 +97,7 @@ class CniNetwork:
         try:
             await self._claim(record)
         except CuboidError:
-            self._claims.release(record.uid)
+            self._claims.release(record.uid, record.ports)
             self._records.drop(record)
             raise
 
@@ -251,7 +251,7 @@ class CniNetwork:
         except (CuboidError, OSError) as error:
             log.warning("undoing an adoption failed, `clean` will try again", pod=pod.pod, error=str(error))
             return
-        self._claims.release(slot.uid)
+        self._claims.release(slot.uid, pod.ports)
         self._records.put(slot, durable=False)
 
     async def detach(self, pod_uid: str) -> None:
@@ -271,7 +271,7 @@ class CniNetwork:
         await self._cni.delete(network, self._container(record, lock), record.result)
         if not whole and (record.ports or not record.builtin):
             await rules.forget(network.name, record.uid, guard.iptables(self._settings), self._host)
-        self._forget(record.uid)
+        self._forget(record.uid, record.ports)
         await in_thread(lambda: self._records.drop(record))
 
     async def _undo_quietly(self, pod_uid: str, lock: int) -> None:
@@ -282,9 +282,9 @@ class CniNetwork:
         except (CuboidError, OSError) as error:
             log.warning("undoing an attachment failed, `clean` will try again", pod=pod_uid, error=str(error))
 
-    def _forget(self, pod_uid: str) -> None:
+    def _forget(self, pod_uid: str, ports: tuple[PortMapping, ...] | None = None) -> None:
         netns.remove(self._namespaces / pod_uid)
-        self._claims.release(pod_uid)
+        self._claims.release(pod_uid, ports)
 
     async def check(self, pod_uid: str) -> None:
         """See `Network.check`. InvalidError if the pod is not attached, else what the broken part says."""

@@ -94,7 +94,7 @@ class PortClaims:
         if not ports:
             return
         with self._locked():
-            taken = [claim for claim in self._claims() if claim.pod_uid != pod_uid]
+            taken = [claim for claim in self._claims(ports) if claim.pod_uid != pod_uid]
             for port in ports:
                 for claim in taken:
                     if overlap(port, claim.port):
@@ -107,12 +107,12 @@ class PortClaims:
                 content = {"uid": pod_uid, "pod": pod, "record": str(record)}
                 write_atomic(self._path(port), json.dumps(content).encode(), mode=0o644, durable=False)
 
-    def release(self, pod_uid: str) -> None:
-        """Idempotent."""
-        if not self._folder.is_dir():
+    def release(self, pod_uid: str, ports: Sequence[PortMapping] | None = None) -> None:
+        """Those of `ports`, None: all that the pod has, which takes a look at every claim. Idempotent."""
+        if (ports is not None and not ports) or not self._folder.is_dir():
             return
         with self._locked():
-            for claim in self._claims():
+            for claim in self._claims(ports):
                 if claim.pod_uid == pod_uid:
                     self._path(claim.port).unlink(missing_ok=True)
 
@@ -136,10 +136,13 @@ class PortClaims:
         finally:
             os.close(descriptor)
 
-    def _claims(self) -> list[Claim]:
-        """The valid claims; void ones are removed on the way."""
+    def _claims(self, ports: Sequence[PortMapping] | None = None) -> list[Claim]:
+        """The valid claims, on these port numbers if any are named; void ones are removed on the way."""
         found = []
-        for path in self._folder.iterdir():
+        wanted = None if ports is None else {(port.protocol, str(port.host_port)) for port in ports}
+        for path in map(self._folder.joinpath, os.listdir(self._folder)):
+            if wanted is not None and tuple(path.name.split("-")[:2]) not in wanted:
+                continue
             claim = _read_claim(path)
             if claim is not None and claim.record and Path(claim.record).exists():
                 found.append(claim)

@@ -126,7 +126,8 @@ class LocalDisks:
 
     def writable_pods(self) -> set[str]:
         """Uids that have a writable layer, from earlier boots too: those are to be removed."""
-        return {path.stem for path in self._writable.glob("*/*.ext4") if not path.name.startswith(".")}
+        names = (name for boot in os.listdir(self._writable) for name in os.listdir(self._writable / boot))
+        return {name.removesuffix(".ext4") for name in names if name.endswith(".ext4") and not name.startswith(".")}
 
     async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int, *, pod: str = "") -> Path:
         """See `Disks.acquire_volume`. A volume that exists keeps its size. Idempotent per pod."""

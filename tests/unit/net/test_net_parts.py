@@ -97,6 +97,19 @@ def test_claims_are_all_or_none_and_name_who_has_one(tmp_path: Path) -> None:
     assert {c.port.host_ip for c in claims.claims()} == {"", "127.0.0.1"}
 
 
+def test_a_release_by_port_takes_the_pods_own_claims_only(tmp_path: Path) -> None:
+    claims = ports.PortClaims(tmp_path / "claims")
+    claim(claims, tmp_path, "one", A, PortMapping(443, 443))
+    claim(claims, tmp_path, "two", PortMapping(80, 80, "udp"))
+    claims.release("two", (A, PortMapping(443, 443)))
+    claims.release("one", ())
+    assert len(claims.claims()) == 3
+    claims.release("one", (A,))
+    assert {(c.pod_uid, c.port.host_port) for c in claims.claims()} == {("one", 443), ("two", 80)}
+    claims.release("one")
+    assert {c.pod_uid for c in claims.claims()} == {"two"}
+
+
 def test_a_claim_whose_pod_is_gone_or_that_is_damaged_is_void(tmp_path: Path) -> None:
     claims = ports.PortClaims(tmp_path / "claims")
     claim(claims, tmp_path, "one", A)
