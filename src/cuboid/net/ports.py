@@ -140,7 +140,7 @@ class PortClaims:
         """The valid claims, on these port numbers if any are named; void ones are removed on the way."""
         found = []
         wanted = None if ports is None else {(port.protocol, str(port.host_port)) for port in ports}
-        for path in map(self._folder.joinpath, os.listdir(self._folder)):
+        for path in self._folder.iterdir():
             if wanted is not None and tuple(path.name.split("-")[:2]) not in wanted:
                 continue
             claim = _read_claim(path)

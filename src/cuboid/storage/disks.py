@@ -126,7 +126,7 @@ class LocalDisks:
 
     def writable_pods(self) -> set[str]:
         """Uids that have a writable layer, from earlier boots too: those are to be removed."""
-        names = (name for boot in os.listdir(self._writable) for name in os.listdir(self._writable / boot))
+        names = (path.name for boot in self._writable.iterdir() for path in boot.iterdir())
         return {name.removesuffix(".ext4") for name in names if name.endswith(".ext4") and not name.startswith(".")}
 
     async def acquire_volume(self, namespace: str, name: str, pod_uid: str, size_bytes: int, *, pod: str = "") -> Path:
