@@ -13,6 +13,7 @@ from cuboid.vmm.qemu.console import last_words
 TRIPLE_FAULT = ("KVM_EXIT_SHUTDOWN", "Unexpected exit reason on vcpu run: Shutdown")
 SUCCESS = "Firecracker exiting successfully"
 FAILURE = "Firecracker exiting with error"
+BANNER = "Running Firecracker v"
 SILENT_PANIC = "the guest's kernel gave up; its console is off (vmm.firecracker_console shows it)"
 OUT_OF_MEMORY = "the host ended the VMM: it reached its memory limit"
 
@@ -20,12 +21,17 @@ OUT_OF_MEMORY = "the host ended the VMM: it reached its memory limit"
 def conclude(log: str, console: str, said: str, oom_kills: int) -> Ended:
     """`log` is the VMM's log, `console` the guest's, `said` what the VMM printed before it had a log."""
     if any(words in log for words in TRIPLE_FAULT):
-        return Ended(EndCause.PANIC, last_words(console) or SILENT_PANIC)
+        return Ended(EndCause.PANIC, _of_guest(console) or SILENT_PANIC)
     if SUCCESS in log:
-        return Ended(EndCause.POWEROFF, last_words(console))
+        return Ended(EndCause.POWEROFF, _of_guest(console))
     if oom_kills:
         return Ended(EndCause.HOST_OOM, OUT_OF_MEMORY)
     return Ended(EndCause.VMM_DIED, complaint(log) or complaint(said) or "the VMM ended without a word")
+
+
+def _of_guest(console: str) -> str:
+    """The guest's last words. The VMM prints its name there too, before it has a log."""
+    return last_words("\n".join(line for line in console.split("\n") if BANNER not in line))
 
 
 def complaint(text: str) -> str:

@@ -22,7 +22,7 @@ def test_a_reset_is_an_orderly_end() -> None:
 
 @pytest.mark.parametrize("log", [STARTED + FAULT + FAILURE, STARTED + OLD_FAULT + SUCCESS])
 def test_a_triple_fault_is_a_panic_in_old_and_new_versions(log: str) -> None:
-    ended = conclude(log, "", "", 0)
+    ended = conclude(log, "2026-01-02T03:04:05.1 [vm-1:main] Running Firecracker v1.17.0\n", "", 0)
     assert ended.cause == EndCause.PANIC
     assert "firecracker_console" in ended.detail
 
