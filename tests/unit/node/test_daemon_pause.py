@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cuboid.guest import agent_pb2 as pb
+from cuboid.guest.fake import Script
 from cuboid.lib.errors import ConflictError, UnavailableError
 from cuboid.vmm.base import State
 from tests.harness.node_world import SETTINGS, Host, ready
@@ -56,6 +57,20 @@ async def test_a_paused_machine_stands_still_and_goes_on_with_the_right_time(hos
         assert abs(host.agent().times[-1].now_unix_ns / 1e9 - time.time()) < 60
         assert host.agent().times[-1].entropy
         assert {"Paused", "Resumed"} <= {reason for reason, _ in host.recorder.events}
+
+
+async def test_logs_go_on_where_they_were_after_a_pause(host: Host) -> None:
+    host.scripts["app"] = Script(output=[(1, b"before")])
+    host.api.put(host.pod())
+    async with host.agent_running() as daemon:
+        await paused(host)
+        view = daemon.find("default", "demo")
+        assert view is not None
+        log, pump = view.log_folder("app") / "0.log", view.work.pumps["app"]  # type: ignore[attr-defined]
+        await resumed(host)
+        await host.agent().write("app", b"after", 1)
+        await host.api.until(lambda: b"after" in log.read_bytes())
+        assert view.work.pumps["app"] is pump  # type: ignore[attr-defined]
 
 
 async def test_the_guest_of_a_paused_pod_is_refused_with_what_to_do(host: Host) -> None:

@@ -173,7 +173,8 @@ async def _connect(work: PodWork, attempt: int) -> Guest:
         )
     with work.timeline.phase("kernel" if work.start == "cold" else "agent"):
         ack = await work.guest.connect(timeout=work.tools.settings.boot_seconds)
-    await _is_boot(work, ack.boot_id)
+    if ack.boot_id:  # none on a connection that is older than the guest's Setup, as it is after a pause
+        await _is_boot(work, ack.boot_id)
     return work.guest
 
 
