@@ -38,7 +38,8 @@ def _row(name: str, result: dict[str, Any]) -> str:
 
 def _figure(value: Any) -> str:
     if isinstance(value, dict) and "median" in value:
-        return f"**{value['median']}** ({value['min']}–{value['max']}, {value['runs']} runs)"
+        last = f", p99 {value['p99']}" if "p99" in value else ""
+        return f"**{value['median']}** ({value['min']}–{value['max']}{last}, {value['runs']} runs)"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_figure(part)}" for key, part in value.items())
     return str(value)

@@ -1,57 +1,84 @@
-"""The floor: QEMU with the same kernel and an init that ends the machine at once, no agent, no network, no disks.
+"""The floors: QEMU with the same kernel and no Cuboid, that ends at once (`Bare`) or answers (`bench.clones`).
 
-Machine, CPU, memory and kernel command line are those of the product. `packed` boots the kernel as the distribution
-ships it (`qemu -kernel vmlinuz`); `unpacked` as the product enters it, so that only what Cuboid adds is left.
+Machine, CPU, memory and kernel command line are those of the product. `packed` boots the kernel as its file is
+(`qemu -kernel bzImage`); `unpacked` as the product enters it, so that only what Cuboid adds is left.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from cuboid.guest.assets import guest_assets
+from cuboid.guest.assets import GuestAssets
 from cuboid.guest.initramfs import Member, cpio
 from cuboid.vmm.base import Boot, VmSpec
 from cuboid.vmm.qemu import boot, command, tsc
 
 SOURCE = Path(__file__).resolve().parent / "floor.c"
+SHARED = Path(__file__).resolve().parents[2] / "shared/floor/floor.py"
+"""A program that measures the floor of this machine independently of this tree, where there is one."""
 DEADLINE = 120.0  # seconds for one boot
 
 
-class Floor:
+class Bare:
     """Boots again and again; a boot's time is from the start of the process to its end."""
 
-    def __init__(self, memory_mib: int, accel: str) -> None:
+    def __init__(self, assets: GuestAssets, memory_mib: int, accel: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="cuboid-floor-")
         folder = Path(self._folder.name)
-        subprocess.run(["gcc", "-O2", "-static", "-o", folder / "init", SOURCE], check=True, timeout=60)
-        self._initramfs = folder / "initramfs"
-        self._initramfs.write_bytes(boot.padded(cpio([Member("init", 0o100755, (folder / "init").read_bytes())])))
-        self._kernel = guest_assets().kernel
-        self._unpacked = boot.unpacked(self._kernel, folder) if accel == "tcg" else self._kernel
-        spec = VmSpec("floor", Boot(self._kernel, self._initramfs), vcpus=1, memory_mib=memory_mib)
-        host = command.Host("qemu-system-x86_64", accel, tsc.khz() if accel == "tcg" else 0)
-        self._command = [
-            host.qemu, "-M", "microvm,pit=off,pic=off,rtc=on,isa-serial=off",
-            "-accel", f"tcg,thread=multi,tb-size={host.translation_mib}" if accel == "tcg" else "kvm",
-            "-cpu", command.TCG_CPU if accel == "tcg" else "host", "-m", f"{memory_mib}M",
-            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-initrd", str(self._initramfs), "-append", command.kernel_cmdline(spec, host),
+        self.memory_mib, self._accel = memory_mib, accel
+        self.kernel = assets.kernel
+        self.entered = boot.unpacked(assets.kernel, folder) if accel == "tcg" else assets.kernel
+        self._initramfs = self.initramfs(SOURCE, folder)
+        self._host = command.Host("qemu-system-x86_64", accel, tsc.khz() if accel == "tcg" else 0)
+        spec = VmSpec("floor", Boot(assets.kernel, Path(self._initramfs)), vcpus=1, memory_mib=memory_mib)
+        self._cmdline = command.kernel_cmdline(spec, self._host)
+
+    @staticmethod
+    def initramfs(source: Path, folder: Path) -> str:
+        """One that holds a static program as its PID 1."""
+        program, archive = folder / source.stem, folder / f"{source.stem}.cpio"
+        subprocess.run(["gcc", "-O2", "-static", "-o", program, source], check=True, timeout=60)
+        archive.write_bytes(boot.padded(cpio([Member("init", 0o100755, program.read_bytes())])))
+        return str(archive)
+
+    def command(self, *, memory_backend: str = "") -> list[str]:
+        """QEMU without kernel, initramfs and devices."""
+        backend = f",memory-backend={memory_backend}" if memory_backend else ""
+        tcg = f"tcg,thread=multi,tb-size={self._host.translation_mib}"
+        return [
+            self._host.qemu, "-M", f"microvm,pit=off,pic=off,rtc=on,isa-serial=off{backend}",
+            "-accel", tcg if self._accel == "tcg" else "kvm",
+            "-cpu", command.TCG_CPU if self._accel == "tcg" else "host", "-m", f"{self.memory_mib}M",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-append", self._cmdline,
         ]  # fmt: skip
 
     def packed(self) -> float:
-        return self._boot(self._kernel)
+        return self._boot(self.kernel)
 
     def unpacked(self) -> float:
-        return self._boot(self._unpacked)
+        return self._boot(self.entered)
 
     def _boot(self, kernel: Path) -> float:
-        arguments = [*self._command, "-kernel", str(kernel)]
+        arguments = [*self.command(), "-kernel", str(kernel), "-initrd", self._initramfs]
         started = time.monotonic()
         subprocess.run(arguments, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=DEADLINE)
         return time.monotonic() - started
 
     def close(self) -> None:
         self._folder.cleanup()
+
+
+def shared(kernel: Path, runs: int, accel: str) -> dict[str, Any]:
+    """What the independent program measures now: `cold_boot_s`, `clone_answered_s` and more; {} where it is not."""
+    if not SHARED.exists():
+        return {}
+    arguments = ["--kernel", str(kernel), "--runs", str(runs), "--accel", accel]
+    done = subprocess.run([sys.executable, SHARED, *arguments], check=True, capture_output=True, timeout=DEADLINE)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

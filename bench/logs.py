@@ -48,7 +48,7 @@ def text_digest(file: Path) -> str:
 
 
 def measure() -> Result:
-    with running_platform(log_mib=400) as place:
+    with running_platform(log_mib="400") as place:
         rounds = [one(place, f"writer-{number}") for number in range(ROUNDS)]
     found, intact = summary([rate for rate, _ in rounds], 1), all(intact for _, intact in rounds)
     return {

@@ -1,29 +1,70 @@
-"""`cuboid run` to the container's first output, against bare boots of the same kernel and against podman.
+"""Starts: `cuboid run` against podman, the API against the floor of this machine, boots against bare boots.
 
-All take turns in one run. The image (busybox, local) and the command (echo) are the same for podman and Cuboid.
+Everything takes turns in one run. Each kind of start has a platform of its own, all of them up at once and still while
+another one is measured: `warm` (as it comes), `restored` (no machine is made ahead), `cold` (no templates), `general`
+(cold, with the distribution's kernel), `fake` (no machine at all: what the host's side costs).
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import statistics
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 
-from bench.common import BUSYBOX, CUBOID, Result, running_platform, summary, timed, verdict
-from bench.floor import Floor
-from cuboid.node.settings import NodeSettings
+from bench import chart
+from bench.burst import bursts
+from bench.clones import Clones
+from bench.common import BUSYBOX, CUBOID, Result, cpu_seconds, running_platform, settle, summary, timed
+from bench.floor import Bare, shared
+from bench.starts import Client, Start
+from cuboid.guest.assets import GENERAL, MINIMAL, GuestAssets, guest_assets
 from tests.harness.platform import Platform
 from tools import debian_images
 
-RUNS = 8
-BAR = 1.5  # of a bare boot
+RUNS = int(os.environ.get("BENCH_RUNS", "20"))
+SHARED_RUNS = 5  # of the independent program, in each of its turns
+SHARED_EVERY = 5  # turns
+MEMORY_MIB = 128  # of a VM whose start is compared with a bare one of the same size
+HOST_BAR = 0.060  # s
+GUEST_PHASES = ("agent", "kernel", "setup", "container")  # of a receipt: the host waits for the guest
 PODMAN = ["podman", "--runtime", "runc", "run", "--rm", "--ulimit", "nofile=1024:2048", "--ulimit", "nproc=1000:1000"]
+KINDS: dict[str, dict[str, str]] = {
+    "warm": {},
+    "restored": {"warm_min": "0", "warm_max": "0"},
+    "cold": {"templates": "0", "warm_min": "0", "warm_max": "0"},
+    "general": {"templates": "0", "warm_min": "0", "warm_max": "0", "guest": GENERAL},
+    "fake": {"driver": "fake"},
+}
+
+
+@dataclass
+class Samples:
+    """Seconds, of one turn each."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    starts: dict[str, list[Start]] = field(default_factory=dict)
+
+    def add(self, name: str, seconds: float) -> None:
+        self.seconds.setdefault(name, []).append(seconds)
+
+    def outputs(self, kind: str) -> list[float]:
+        return [start.output for start in self.starts[kind] if not start.failed]
+
+    def readies(self, kind: str) -> list[float]:
+        return [start.ready for start in self.starts[kind] if not start.failed]
+
+    def hosts(self, kind: str) -> list[float]:
+        """Of each start, what the host's side took: all that is not a wait for the guest."""
+        return [start.output - start.phase(*GUEST_PHASES) for start in self.starts[kind] if not start.failed]
 
 
 def first_output(place: Platform, name: str) -> float:
-    """Seconds from the start of the command to the first line of the container."""
+    """Seconds from the start of `cuboid run` to the first line of the container."""
     started = time.monotonic()
     command = [CUBOID, "run", "-q", "--name", name, BUSYBOX, "echo", "hello"]
     with place.started(command, stderr=subprocess.STDOUT) as process:
@@ -40,74 +81,152 @@ def podman_run(image: str) -> None:
     assert done.stdout == "hello\n", done.stderr
 
 
-def receipt(place: Platform, name: str) -> Result:
-    found: Result = json.loads(place.cuboid("why", name, "-o", "json").stdout)["receipt"]
-    return found
+def podman_image() -> str:
+    """The same image in podman's store; "" without podman."""
+    if not shutil.which("podman"):
+        return ""
+    pull = ["podman", "pull", "-q", f"oci:{debian_images.layout('busybox')}"]
+    return subprocess.run(pull, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
 
 
-def phases(receipts: list[Result]) -> Result:
-    """Medians of the receipts' phases, in seconds."""
-    rows: dict[str, list[float]] = {}
-    for one in receipts:
-        for phase in one["phases"]:
-            rows.setdefault(phase["name"], []).append(phase["seconds"])
-        rows.setdefault("total", []).append(one["totalSeconds"])
-    return {name: round(statistics.median(values), 3) for name, values in rows.items()}
+@contextmanager
+def platforms(kinds: dict[str, dict[str, str]]) -> Iterator[dict[str, Platform]]:
+    with ExitStack() as stack:
+        yield {kind: stack.enter_context(running_platform(**settings)) for kind, settings in kinds.items()}
 
 
 def measure() -> Result:
-    samples: dict[str, list[float]] = {"cuboid": [], "bare": [], "unpacked": [], "podman": []}
-    receipts: list[Result] = []
-    settings = NodeSettings()
-    podman = _podman_image() if shutil.which("podman") else None
-    with running_platform() as place:
-        accel = _accel(place)
-        floor = Floor(settings.container_mib + settings.guest_overhead_mib, accel)
-        try:
-            for number in range(RUNS):
-                name = f"start-{number}"
-                samples["bare"].append(floor.packed())
-                samples["cuboid"].append(first_output(place, name))
-                samples["unpacked"].append(floor.unpacked())
-                if podman:
-                    samples["podman"].append(timed(lambda: podman_run(podman)))
-                receipts.append(receipt(place, name))
-                place.cuboid("rm", "-f", name)
-        finally:
-            floor.close()
-    return _result(samples, accel, phases(receipts))
-
-
-def _result(samples: dict[str, list[float]], accel: str, receipt_phases: Result) -> Result:
-    ratio, strict = _ratio(samples, "bare"), _ratio(samples, "unpacked")
-    result: Result = {
-        "what": "`cuboid run` to first output, image local, with network", "unit": "s", "accelerator": accel,
-        "cuboid": summary(samples["cuboid"]), "bare QEMU boot of the kernel": summary(samples["bare"]),
-        "ratio to it": ratio, "bare QEMU boot of the unpacked kernel": summary(samples["unpacked"]),
-        "ratio to that": strict,
-        "bar": f"ratio to a bare boot of the kernel <= {BAR}", "verdict": verdict(ratio <= BAR),
-    }  # fmt: skip
-    if samples["podman"]:
-        result["podman run with runc"] = summary(samples["podman"])
-        result["ratio to podman"] = _ratio(samples, "podman")
-    result["phases of the receipt"] = receipt_phases
+    assets = guest_assets()
+    kinds = {kind: settings for kind, settings in KINDS.items() if kind != "general" or assets.kind == MINIMAL}
+    samples = Samples()
+    with platforms(kinds) as places:
+        accel = _accel(places["cold"])
+        with _floors(assets, accel) as (bare, clones):
+            image = podman_image()
+            for turn in range(RUNS):
+                _turn(turn, places, bare, clones, image, samples)
+                if turn % SHARED_EVERY == 0 and clones:
+                    for name, value in shared(assets.kernel, SHARED_RUNS, accel).items():
+                        if name.endswith("_s"):
+                            samples.add(f"shared {name}", value)
+        many = bursts(places["warm"])
+    result = _result(samples, accel, assets, many)
+    chart.draw({kind: samples.starts[kind] for kind in ("warm", "restored", "cold")})
     return result
 
 
-def _ratio(samples: dict[str, list[float]], other: str) -> float:
-    """Median of the ratios of each turn: what else the machine did then slowed both."""
-    return round(statistics.median(a / b for a, b in zip(samples["cuboid"], samples[other], strict=True)), 2)
-
-
 def _accel(place: Platform) -> str:
-    place.cuboid("run", "-q", "--name", "first", BUSYBOX, "true")
-    accel = str(receipt(place, "first")["accel"])
-    place.cuboid("rm", "-f", "first")
-    return accel
+    """Also the first start on this platform, which is not measured."""
+    client = Client(place.state)
+    (start,) = client.start(["first"])
+    client.remove(["first"])
+    return str(start.receipt.get("accel", ""))
 
 
-def _podman_image() -> str:
-    """The same image in podman's store."""
-    layout = debian_images.layout("busybox")
-    pull = ["podman", "pull", "-q", f"oci:{layout}"]
-    return subprocess.run(pull, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
+@contextmanager
+def _floors(assets: GuestAssets, accel: str) -> Iterator[tuple[Bare, Clones | None]]:
+    """Clones need virtio in the kernel itself."""
+    bare = Bare(assets, MEMORY_MIB, accel)
+    try:
+        clones = Clones(bare) if assets.kind == MINIMAL else None
+        try:
+            yield bare, clones
+        finally:
+            if clones:
+                clones.close()
+    finally:
+        bare.close()
+
+
+def _turn(
+    turn: int, places: dict[str, Platform], bare: Bare, clones: Clones | None, image: str, samples: Samples
+) -> None:
+    samples.add("bare boot", bare.packed())
+    samples.add("bare boot, unpacked", bare.unpacked())
+    if clones:
+        samples.add("clone", clones.clone())
+    warm = places["warm"]
+    settle(warm)
+    samples.add("run", first_output(warm, f"run-{turn}"))
+    if image:
+        samples.add("podman", timed(lambda: podman_run(image)))
+    warm.cuboid("rm", "-f", f"run-{turn}")
+    for kind, place in places.items():
+        settle(place)
+        _start(kind, place, f"start-{turn}", samples)
+
+
+def _start(kind: str, place: Platform, name: str, samples: Samples) -> None:
+    client = Client(place.state)
+    daemons = {"server": place.daemon_pid("cuboid-server"), "node agent": place.daemon_pid("cuboid-node")}
+    before = {daemon: cpu_seconds(pid) for daemon, pid in daemons.items()}
+    (start,) = client.start([name])
+    for daemon, pid in daemons.items():
+        samples.add(f"{kind}: CPU of the {daemon}", cpu_seconds(pid) - before[daemon])
+    samples.starts.setdefault(kind, []).append(start)
+    client.remove([name])
+
+
+# --- the result ------------------------------------------------------------------------------------------------------
+
+
+def _result(samples: Samples, accel: str, assets: GuestAssets, many: Result) -> Result:
+    figures: Result = {
+        "what": f"starts, {assets.kind} kernel {assets.release}, image local, with network", "unit": "s",
+        "accelerator": accel, "cuboid run to first output": summary(samples.seconds["run"]),
+    }  # fmt: skip
+    checks: dict[str, bool] = {}
+    if "podman" in samples.seconds:
+        ratio = _ratio(samples.seconds["run"], samples.seconds["podman"])
+        figures |= {"podman run with runc": summary(samples.seconds["podman"]), "ratio to podman": ratio}
+        checks["cuboid run <= 0.8 of podman run"] = ratio <= 0.8
+    for kind in samples.starts:
+        figures[f"{kind}: create to first output"] = summary(samples.outputs(kind))
+        figures[f"{kind}: create to Ready"] = summary(samples.readies(kind))
+        figures[f"{kind}: how"] = _counts(samples.starts[kind])
+    figures["warm: host side"] = summary(samples.hosts("warm"))
+    checks["host side <= 60 ms"] = statistics.median(samples.hosts("warm")) <= HOST_BAR
+    for name in ("server", "node agent"):
+        figures[f"CPU of the {name} per warm start"] = summary(samples.seconds[f"warm: CPU of the {name}"], 4)
+    figures |= _floor_figures(samples, checks)
+    figures |= many
+    if "p99 to p50 of one" in many:
+        checks["20 at once: all ready, p99 <= 8 x p50 of one"] = not many["20 at once, failed"] and (
+            many["20 at once: create to Ready"]["p99"] <= 8 * statistics.median(samples.readies("warm"))
+        )
+    figures["phases, warm"] = chart.medians(samples.starts["warm"])
+    missed = [name for name, met in checks.items() if not met]
+    return {**figures, "bar": "; ".join(checks), "verdict": f"missed: {'; '.join(missed)}" if missed else "met"}
+
+
+def _floor_figures(samples: Samples, checks: dict[str, bool]) -> Result:
+    seconds = samples.seconds
+    figures: Result = {name: summary(seconds[name]) for name in ("bare boot", "bare boot, unpacked")}
+    boots = _ratio(samples.outputs("cold"), seconds["bare boot"])
+    figures["cold start to a bare boot of its kernel"] = boots
+    checks["cold start <= 1.25 of a bare boot"] = boots <= 1.25
+    if "general" in samples.starts:
+        kernels = _ratio(samples.outputs("cold"), samples.outputs("general"))
+        figures["cold start, minimal to general-purpose kernel"] = kernels
+        checks["minimal kernel <= 0.5 of the general-purpose one"] = kernels <= 0.5
+    if "clone" in seconds:
+        measured = seconds.get("shared clone_answered_s") or seconds["clone"]
+        floor = statistics.median(measured)
+        figures |= {"a bare clone answers": summary(seconds["clone"]), "floor": summary(measured)}
+        for what, values, bar in (("output", samples.outputs("warm"), 3.0), ("Ready", samples.readies("warm"), 3.5)):
+            ratio = round(statistics.median(values) / floor, 2)
+            figures[f"create to {what}, of the floor"] = ratio
+            checks[f"create to {what} <= {bar:g} of the floor"] = ratio <= bar
+    return figures
+
+
+def _ratio(values: list[float], others: list[float]) -> float:
+    """Median of the ratios of each turn: what else the machine did then slowed both."""
+    return round(statistics.median(a / b for a, b in zip(values, others, strict=False)), 2)
+
+
+def _counts(starts: list[Start]) -> str:
+    kinds = sorted({start.how for start in starts})
+    failed = sum(1 for start in starts if start.failed)
+    counts = [f"{sum(1 for start in starts if start.how == kind)} {kind}" for kind in kinds]
+    return ", ".join(counts + ([f"{failed} FAILED"] if failed else []))

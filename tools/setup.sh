@@ -150,8 +150,16 @@ done
 [ -n "$python" ] || die "Python 3.11 or newer with venv is needed: apt-get install python3-venv"
 extras=""
 [ "$profile" = run ] || extras="[dev]"
-wanted=$("$python" -V; sha256sum pyproject.toml tools/constraints.txt; echo "$extras")
-if [ "$(cat .venv/cuboid.stamp 2>/dev/null)" != "$wanted" ] && [ "$(cat .venv/cuboid.stamp 2>/dev/null)" != "${wanted%$'\n'*}"$'\n[dev]' ]; then
+[ "$profile" = bench ] && extras="[dev,bench]"
+base=$("$python" -V; sha256sum pyproject.toml tools/constraints.txt)
+wanted="$base $extras"
+found=$(cat .venv/cuboid.stamp 2>/dev/null || true)
+enough=no # what is there may be more than what is wanted
+for more in "" "[dev]" "[dev,bench]"; do
+  [ "$more" = "$extras" ] && enough=maybe
+  [ $enough = maybe ] && [ "$found" = "$base $more" ] && enough=yes
+done
+if [ $enough != yes ]; then
   say "installing Python packages into .venv (about a minute the first time)"
   [ "$python" = .venv/bin/python ] || "$python" -m venv --clear .venv
   timeout 900 .venv/bin/python -m pip install -q --disable-pip-version-check --retries 5 -c tools/constraints.txt "setuptools>=77" -e ".$extras" >>"$log" 2>&1 ||
