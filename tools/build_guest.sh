@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the guest agent (static) and its initramfs files into build/guest: for the general kernel with its modules
+# Builds the guest agent (static), its initramfs files and what gives memory back (memory.c) into build/guest: for the general kernel with its modules
 # (initramfs, initramfs-small), for the minimal one the agent alone (initramfs-minimal). Quick when nothing changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,6 +13,12 @@ if [ ! -x build/guest/cuboid-agent ]; then echo "build_guest: compiling the agen
 (cd guest/agent && cargo build --release --locked $shown) || { echo "build_guest: cargo could not build the agent" >&2; exit 1; }
 built=build/cargo/x86_64-unknown-linux-gnu/release/cuboid-agent
 cmp -s "$built" build/guest/cuboid-agent || install -m 755 "$built" build/guest/cuboid-agent
+
+library=build/guest/cuboid-memory.so source=src/cuboid/vmm/qemu/memory.c
+if [ ! -e "$library" ] || [ "$source" -nt "$library" ]; then
+  if command -v gcc >/dev/null; then gcc -O2 -Wall -shared -fPIC -s -o "$library.new" "$source" && mv "$library.new" "$library"
+  else echo "build_guest: no gcc: restored VMs will not give memory back that their guests free" >&2; fi
+fi
 
 kernel=$(compgen -G 'build/kernel/vmlinuz-*' | sort | head -n 1) || { echo "build_guest: no guest kernel in build/kernel; tools/setup.sh fetches it" >&2; exit 1; }
 make_initramfs() { .venv/bin/python -m cuboid.guest.initramfs --agent build/guest/cuboid-agent "$@" 2>"$log" || { cat "$log" >&2; exit 1; }; }

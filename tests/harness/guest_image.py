@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = Path(__file__).with_name("guest_init.c")
-MODULES = ("virtio_mmio", "virtio_blk", "failover", "net_failover", "virtio_net")
+MODULES = ("virtio_mmio", "virtio_blk", "failover", "net_failover", "virtio_net", "virtio_balloon")
 
 
 def missing() -> str:

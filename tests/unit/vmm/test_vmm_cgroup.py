@@ -58,10 +58,24 @@ def test_v2_limits_are_written_in_the_kernels_words(v2: Hierarchy) -> None:
 
 def test_v2_stats_are_read_and_a_missing_file_counts_as_nothing(v2: Hierarchy) -> None:
     group = group_with_files(
-        v2, cpu_stat="usage_usec 2500000\nuser_usec 1\n", memory_current="4096\n", memory_events="oom 3\noom_kill 2\n"
+        v2,
+        cpu_stat="usage_usec 2500000\nuser_usec 1\n",
+        memory_current="4096\n",
+        memory_events="max 5\noom 3\noom_kill 2\n",
     )
-    assert group.stats() == cgroup.Stats(2.5, 4096, 2)
-    assert v2.group("vm-none").stats() == cgroup.Stats(0.0, 0, 0)
+    assert group.stats() == cgroup.Stats(2.5, 4096, 2, 5)
+    assert v2.group("vm-none").stats() == cgroup.Stats(0.0, 0, 0, 0)
+
+
+def test_changed_limits_lift_what_is_not_limited_any_more(v2: Hierarchy) -> None:
+    group = v2.group("vm-1")
+    group.create(Limits(cpu_millis=1500, memory_bytes=1 << 28, pids=64))
+    group.change(Limits(cpu_millis=500))
+    written = {file.name: file.read_text() for file in v2.folders("vm-1")[""].iterdir()}
+    assert written == {
+        "cpu.max": "50000 100000", "cpu.weight": "100", "memory.max": "max", "memory.swap.max": "max",
+        "pids.max": "max",
+    }  # fmt: skip
 
 
 def test_pids_of_a_group_and_of_none(v2: Hierarchy) -> None:

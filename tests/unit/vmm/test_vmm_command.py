@@ -29,7 +29,7 @@ def test_software_emulation_is_told_the_rate_of_the_time_stamp_counter() -> None
     (cmdline,) = option(argv, "-append")
     assert {"no_timer_check", "tsc_early_khz=2100000", "tsc=reliable"} <= set(cmdline.split())
     assert option(argv, "-cpu") == ["max,-erms,-fsrm,-la57"]
-    assert option(argv, "-accel") == ["tcg,thread=multi,tb-size=64"]
+    assert option(argv, "-accel") == ["tcg,thread=multi,tb-size=32"]
 
 
 def test_kvm_comes_as_a_descriptor_and_brings_its_own_clock() -> None:
@@ -80,12 +80,18 @@ def test_the_memory_of_a_template_is_written_to_its_file_and_that_of_a_clone_is_
     for memory, wanted in ((command.Memory.TEMPLATE, "share=on"), (command.Memory.CLONE, "share=off,readonly=on")):
         (backend,) = option(command.build(SPEC, TCG, FDS, memory), "-object")
         assert backend.startswith(f"memory-backend-file,mem-path=/boot/memory,{wanted}")
+    (backend,) = option(
+        command.build(SPEC, dataclasses.replace(TCG, gives_back=True), FDS, command.Memory.CLONE), "-object"
+    )
+    assert "share=off" in backend
+    assert "readonly" not in backend  # the library opens it for reading only
 
 
 def test_a_vm_that_goes_on_from_a_snapshot_waits_for_its_state() -> None:
     argv = command.build(SPEC, TCG, dataclasses.replace(FDS, state=9), command.Memory.CLONE)
     assert option(argv, "-incoming") == ["defer"]
     assert "fd=9,set=2000" in option(argv, "-add-fd")
+    assert option(argv, "-kernel") == []
     assert option(command.build(SPEC, TCG, FDS), "-incoming") == []
 
 

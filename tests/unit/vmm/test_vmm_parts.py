@@ -34,7 +34,8 @@ def test_the_launcher_reads_the_plan_that_the_driver_wrote(
         return  # paths on the host are absolute
     plan = Plan(
         root=root, root_size=7, binds=tuple(pairs), writable=(), links=(("a", "b"),), netns=netns, taps=("t0", "t1"),
-        cgroups=("c",), fds=(5, 6), stderr=9, uid=1000, max_processes=3, max_files=4, pid_file="p", argv=tuple(argv),
+        cgroups=("c",), fds=(5, 6), stderr=9, uid=1000, max_processes=3, max_files=4, pid_file="p", preload="",
+        argv=tuple(argv),
     )  # fmt: skip
     words = launcher.parse(plan.words())
     assert words["root"] == [root]

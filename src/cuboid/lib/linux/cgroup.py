@@ -37,7 +37,8 @@ class Limits:
 class Stats:
     cpu_seconds: float
     memory_bytes: int
-    oom_kills: int
+    oom_kills: int  # processes of the group that the kernel ended for memory: the group's, a parent's or the host's
+    limit_hits: int  # how often the group's own limit was reached
 
 
 def v2_files(limits: Limits) -> dict[str, str]:
@@ -190,13 +191,18 @@ class Group:
 
     def _stats_v2(self, folder: Path) -> Stats:
         cpu = _pairs(folder / "cpu.stat").get("usage_usec", 0) / 1e6
-        return Stats(cpu, _number(folder / "memory.current"), _pairs(folder / "memory.events").get("oom_kill", 0))
+        events = _pairs(folder / "memory.events")
+        limit_hits = events.get("max", 0)
+        return Stats(cpu, _number(folder / "memory.current"), events.get("oom_kill", 0), limit_hits)
 
     def _stats_v1(self) -> Stats:
         accounting = self._folders.get("cpuacct") or self._folders.get("cpu") or Path("/nonexistent")
         memory = self._folders.get("memory", Path("/nonexistent"))
         kills = _pairs(memory / "memory.oom_control").get("oom_kill", 0)
-        return Stats(_number(accounting / "cpuacct.usage") / 1e9, _number(memory / "memory.usage_in_bytes"), kills)
+        hits = _number(memory / "memory.failcnt")
+        return Stats(
+            _number(accounting / "cpuacct.usage") / 1e9, _number(memory / "memory.usage_in_bytes"), kills, hits
+        )
 
     def remove(self) -> None:
         """Remove the group; waits for at most REMOVE_SECONDS for killed processes to leave it."""

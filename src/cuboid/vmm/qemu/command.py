@@ -10,17 +10,19 @@ from typing import Any
 from cuboid.vmm.base import Disk, Nic, VmSpec
 
 CHANNEL_PORT = "cuboid.agent.0"  # name of the guest agent's virtio-serial port
-MAX_DISKS = 16  # the microvm machine has 24 virtio-mmio slots: disks, serial, entropy, network devices
+MAX_DISKS = 16  # the microvm machine has 24 virtio-mmio slots: disks, serial, entropy, balloon, network
 MAX_NICS = 4
 # Without erms and fsrm the guest's kernel copies in unrolled loops: TCG emulates `rep movsb` byte by byte. Without la57
 # it has four levels of page tables to walk instead of five.
 TCG_CPU = "max,-erms,-fsrm,-la57"
 KERNEL_INSIDE, INITRAMFS_INSIDE, MEMORY_INSIDE = "/boot/kernel", "/boot/initramfs", "/boot/memory"
+LIBRARY_INSIDE = "/boot/memory.so"
 # What a guest finds under an empty slot: as large as any disk put there later, so no read of its ends beyond its end.
 STUB_BYTES = 1 << 40
+REPORTING_ORDER = 6  # pages, as a power of two
 STATE_FDSET = 2000  # of the device state that a VM goes on from, or writes
 # Raised when the devices below change: a snapshot fits the machine that it was taken from only.
-LAYOUT = "microvm-1"
+LAYOUT = "microvm-2"
 
 
 class Memory(enum.Enum):
@@ -52,17 +54,19 @@ class Host:
     qemu: str
     accel: str  # "kvm" or "tcg"
     tsc_khz: int = 0  # needed under tcg only
-    translation_mib: int = 64
+    translation_mib: int = 32
+    gives_back: bool = False  # a clone's VMM has memory.c loaded
 
 
 def build(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory = Memory.OWN) -> list[str]:
     return [
         host.qemu,
         *_machine(spec, host, fds, memory),
-        *_boot(spec, host),
+        *(_boot(spec, host) if fds.state < 0 else ()),  # a snapshot's memory holds what was booted
         *_control(fds),
         *_serial(fds),
         "-device", "virtio-rng-device",
+        "-device", "virtio-balloon-device,free-page-reporting=on",
         *(part for index, disk in enumerate(spec.disks) for part in _disk(index, disk, fds.disks[index])),
         *(part for index, nic in enumerate(spec.nics) for part in _nic(index, nic, fds.taps[index])),
         *_migration(fds),
@@ -74,9 +78,11 @@ def kernel_cmdline(spec: VmSpec, host: Host) -> str:
 
     Under TCG there is no kvm-clock, and calibrating the TSC against emulated timers sometimes never ends: it is told.
     Mitigations against speculation change emulated code only, not what the host's CPU speculates on: they cost boot
-    time and protect nobody. The kernel's tests of its own ciphers at every boot are left out everywhere.
+    time and protect nobody. The kernel's tests of its own ciphers at every boot are left out everywhere. Free memory is
+    reported in pieces of 256 KiB: of the default, 2 MiB, a small guest has few that are free as a whole.
     """
     parts = ["console=hvc0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests"]
+    parts.append(f"page_reporting.page_reporting_order={REPORTING_ORDER}")
     if host.accel == "tcg":
         parts += ["no_timer_check", f"tsc_early_khz={host.tsc_khz}", "tsc=reliable", "mitigations=off"]
     return " ".join([*parts, *spec.boot.cmdline.split()])
@@ -91,7 +97,7 @@ def _machine(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory) -> list
         "-M", "microvm,memory-backend=ram,pit=off,pic=off,rtc=on,isa-serial=off",
         "-global", "virtio-mmio.force-legacy=false",
         "-accel", accel, "-cpu", cpu, "-smp", str(spec.vcpus), "-m", f"{spec.memory_mib}M",
-        "-object", f"{_BACKENDS[memory]},id=ram,size={spec.memory_mib}M",
+        "-object", f"{_backend(memory, host)},id=ram,size={spec.memory_mib}M",
         "-nodefaults", "-no-user-config", "-display", "none", "-name", f"{spec.id},debug-threads=on",
         "-action", "reboot=shutdown,shutdown=pause,panic=shutdown",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -99,12 +105,18 @@ def _machine(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory) -> list
     ]  # fmt: skip
 
 
-_BACKENDS = {
-    Memory.OWN: "memory-backend-ram",
-    Memory.SHARED: "memory-backend-memfd,share=on",
-    Memory.TEMPLATE: f"memory-backend-file,mem-path={MEMORY_INSIDE},share=on",
-    Memory.CLONE: f"memory-backend-file,mem-path={MEMORY_INSIDE},share=off,readonly=on,rom=off",
-}
+def _backend(memory: Memory, host: Host) -> str:
+    """A clone's file can only be read, whatever QEMU is told; told so, it refuses to give memory back (memory.c)."""
+    file = f"memory-backend-file,mem-path={MEMORY_INSIDE}"
+    match memory:
+        case Memory.OWN:
+            return "memory-backend-ram"
+        case Memory.SHARED:
+            return "memory-backend-memfd,share=on"
+        case Memory.TEMPLATE:
+            return f"{file},share=on"
+        case Memory.CLONE:
+            return f"{file},share=off" if host.gives_back else f"{file},share=off,readonly=on,rom=off"
 
 
 def _migration(fds: Descriptors) -> list[str]:

@@ -34,7 +34,7 @@ from cuboid.vmm.snapshots import shape_of
 
 log = get_log(__name__)
 
-MIN_MEMORY_MIB = 96  # Debian's cloud kernel, its initramfs and a small agent; found by trying (docs/design/0007)
+MIN_MEMORY_MIB = 64  # a guest may need more: Debian's cloud kernel with its initramfs does not boot in less than 96
 VMM_MIB = 64  # what QEMU needs itself, above the guest's memory and the translation cache
 STATE_REFUSED = ("load of migration failed", "error while loading state")  # QEMU's words
 
@@ -86,7 +86,8 @@ class QemuDriver:
         overhead = VMM_MIB + (0 if accel == "kvm" else self._settings.translation_mib)
         return Capabilities(
             accel=accel, channel="virtio-serial", max_disks=command.MAX_DISKS,
-            snapshot=True, late_disks=True, min_memory_mib=MIN_MEMORY_MIB, overhead_mib=overhead,
+            snapshot=True, late_disks=True, free_page_reporting=self._launch.library is not None,
+            min_memory_mib=MIN_MEMORY_MIB, overhead_mib=overhead,
         )  # fmt: skip
 
     async def _boot_once(self, accel: str) -> float:
@@ -131,7 +132,7 @@ class QemuDriver:
 
     def _host(self, accel: str) -> command.Host:
         khz = tsc.settled(self._cache / "tsc-khz") if accel == "tcg" else 0
-        return command.Host(self._qemu, accel, khz, self._settings.translation_mib)
+        return command.Host(self._qemu, accel, khz, self._settings.translation_mib, self._launch.library is not None)
 
     async def _made(self, order: Order) -> QemuVm:
         """A VM of this order, connected to; or nothing is left."""
@@ -158,8 +159,7 @@ class QemuDriver:
             raise UnavailableError(f"the VMM ended at once: {complaint(output.vmm_log()) or 'without a word'}")
         vm = self._vm(jail, pid, started, output, order.made)
         try:
-            if order.spec.limits.oom_score:
-                set_oom_score(pid, order.spec.limits.oom_score)
+            set_oom_score(pid, order.spec.limits.oom_score)  # not the one that this process happens to have
             await vm.connect(order.incoming)
         except (CuboidError, OSError) as error:
             said = complaint(vm.vmm_log)

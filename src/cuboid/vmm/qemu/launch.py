@@ -13,7 +13,7 @@ import msgspec
 
 from cuboid.lib import proc
 from cuboid.lib.errors import ProcessError, UnavailableError
-from cuboid.vmm.base import VmSpec
+from cuboid.vmm.base import Boot, VmSpec
 from cuboid.vmm.qemu import boot, command, console, descriptors, launcher
 from cuboid.vmm.qemu.command import Memory
 from cuboid.vmm.qemu.jail import Jail
@@ -27,6 +27,8 @@ ROOT_BYTES = 1 << 20  # the jail's root: folders and empty mount points
 READ_ONLY_BINDS = ("/usr", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
 LINKS = (("usr/lib", "/lib"), ("usr/lib64", "/lib64"))
 MAX_FILES = 512
+TREE = Path(__file__).resolve().parents[4]
+LIBRARY = "cuboid-memory.so"
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,21 @@ class Launch:
     def __init__(self, settings: VmmSettings, cache: Path) -> None:
         self._settings = settings
         self._cache = cache
+        self.library = _library()
 
     async def start(self, order: Order, jail: Jail, uid: int) -> Started:
         """The VMM has been executed; whether it likes its arguments is seen when connecting to it."""
         spec, host = order.spec, order.host
-        kernel = boot.kernel(spec.boot.kernel)
-        if host.accel == "tcg":  # KVM unpacks in no time, and the kernel's own unpacking chooses its address at random
-            kernel = await asyncio.to_thread(boot.unpacked, kernel, self._cache)
-        initramfs = boot.initramfs(spec.boot.initramfs, self._cache)
+        binds = [(path, path) for path in READ_ONLY_BINDS if Path(path).exists()]
+        if order.state_file is None:
+            binds += await self._boot_files(spec.boot, host)
+        memory = [(str(order.memory_file), command.MEMORY_INSIDE)] if order.memory_file else []
+        writable = memory if order.memory is Memory.TEMPLATE else []
+        library = self.library if order.memory is Memory.CLONE else None
+        if order.memory is Memory.CLONE:
+            binds += memory
+        if library is not None:
+            binds.append((str(library), command.LIBRARY_INSIDE))
         for disk in spec.disks:
             jail.note_disk(disk.serial, disk.path)
         jail.record.write_bytes(msgspec.json.encode(order.made))
@@ -74,17 +83,14 @@ class Launch:
             given = _Given([*(listener.fileno() for listener in listeners), console_fd])
             try:
                 fds = self._descriptors(order, given, opened)
-                binds = [(path, path) for path in READ_ONLY_BINDS if Path(path).exists()]
-                binds += [(str(kernel), command.KERNEL_INSIDE), (str(initramfs), command.INITRAMFS_INSIDE)]
-                memory = [(str(order.memory_file), command.MEMORY_INSIDE)] if order.memory_file else []
-                writable = order.memory is Memory.TEMPLATE
                 plan = Plan(
                     root=str(jail.root), root_size=ROOT_BYTES, links=LINKS,
-                    binds=tuple(binds if writable else binds + memory), writable=tuple(memory if writable else ()),
+                    binds=tuple(binds), writable=tuple(writable),
                     netns=str(spec.netns or ""), taps=tuple(nic.tap for nic in spec.nics),
                     cgroups=tuple(str(file) for file in jail.group.join_files), fds=tuple(given.numbers),
                     stderr=log_fd, uid=uid, max_processes=spec.limits.pids, max_files=MAX_FILES,
-                    pid_file=str(jail.pid_file), argv=tuple(command.build(spec, host, fds, order.memory)),
+                    pid_file=str(jail.pid_file), preload=command.LIBRARY_INSIDE if library else "",
+                    argv=tuple(command.build(spec, host, fds, order.memory)),
                 )  # fmt: skip
                 pid = await self._run(plan, [*given.numbers, log_fd])
             except BaseException:
@@ -92,6 +98,13 @@ class Launch:
                 raise
         # Our copies of the listening sockets are closed by now: a VMM that dies cuts the connection to it.
         return Started(pid, output)
+
+    async def _boot_files(self, files: Boot, host: command.Host) -> list[tuple[str, str]]:
+        kernel = boot.kernel(files.kernel)
+        if host.accel == "tcg":  # KVM unpacks in no time, and the kernel's own unpacking chooses its address at random
+            kernel = await asyncio.to_thread(boot.unpacked, kernel, self._cache)
+        initramfs = boot.initramfs(files.initramfs, self._cache)
+        return [(str(kernel), command.KERNEL_INSIDE), (str(initramfs), command.INITRAMFS_INSIDE)]
 
     def _descriptors(self, order: Order, given: _Given, opened: ExitStack) -> command.Descriptors:
         """Open what the VMM needs; the taps are opened by the launcher and come last."""
@@ -120,6 +133,12 @@ class Launch:
         return int(result.text)
 
 
+def _library() -> Path | None:
+    """memory.c, compiled: in the development tree or installed."""
+    places = (TREE / "build/guest", Path("/usr/lib/cuboid"))
+    return next((found for place in places if (found := place / LIBRARY).exists()), None)
+
+
 class _Given:
     """Descriptors in the order in which the VMM finds them, from FIRST_FD on."""
 
@@ -139,5 +158,5 @@ def last_line(text: str) -> str:
 
 def complaint(text: str) -> str:
     """QEMU's error among what it said: its last line under its own name (a line of advice may follow)."""
-    named = [line for line in text.splitlines() if line.startswith("qemu-system-")]
+    named = [line for line in text.splitlines() if line.startswith("qemu-system-") and ": warning: " not in line]
     return named[-1].partition(": ")[2].strip() if named else last_line(text)

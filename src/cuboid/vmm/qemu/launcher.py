@@ -126,7 +126,10 @@ def _become_vmm(plan: Words, gate: int, taps: list[int]) -> NoReturn:
         _lower_limits(plan)
         uid = int(plan["uid"][0])
         prctl.become(uid, uid)
-        os.execve(plan["argv"][0], plan["argv"], {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin"})  # noqa: S606
+        environment = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin"}
+        if plan["preload"][0]:
+            environment["LD_PRELOAD"] = plan["preload"][0]
+        os.execve(plan["argv"][0], plan["argv"], environment)  # noqa: S606
     except OSError as error:
         os.write(2, f"cannot become the VMM: {error}\n".encode())
     os._exit(EXEC_FAILED)

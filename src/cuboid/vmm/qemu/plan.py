@@ -23,6 +23,7 @@ class Plan:
     max_processes: int
     max_files: int
     pid_file: str
+    preload: str  # a library that the VMM is to load, path in the jail; "" for none
     argv: tuple[str, ...]  # of the VMM, paths in the jail
 
     def words(self) -> list[str]:
@@ -30,7 +31,7 @@ class Plan:
         words = [
             "root", self.root, "root_size", str(self.root_size), "netns", self.netns, "stderr", str(self.stderr),
             "uid", str(self.uid), "max_processes", str(self.max_processes), "max_files", str(self.max_files),
-            "pid_file", self.pid_file,
+            "pid_file", self.pid_file, "preload", self.preload,
         ]  # fmt: skip
         for key, pairs in (("bind", self.binds), ("writable", self.writable), ("link", self.links)):
             for first, second in pairs:

@@ -16,6 +16,7 @@ from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, Unavail
 from cuboid.lib.log import get_log
 from cuboid.lib.threads import in_thread
 from cuboid.vmm.base import Disk, EndCause, Ended, HostLimits, State, VmStats
+from cuboid.vmm.qemu import usage
 from cuboid.vmm.qemu.console import KEPT_BYTES, PANIC_WORDS, Console, last_words
 from cuboid.vmm.qemu.jail import Jail
 from cuboid.vmm.qemu.migration import Incoming, Migration
@@ -45,6 +46,7 @@ class QemuVm:
     ) -> None:  # fmt: skip
         self._jail = jail
         self._pid = pid
+        self._memory_mib = made.shape.memory_mib
         self._started = started
         self._console = console
         self._settings = settings
@@ -187,7 +189,7 @@ class QemuVm:
 
     async def stats(self) -> VmStats:
         self._check_lives()
-        return _read_stats(self._pid)
+        return await in_thread(usage.stats, self._pid, self._memory_mib)
 
     # -- its end
 
@@ -253,8 +255,11 @@ class QemuVm:
             return Ended(EndCause.KILLED)
         if self._cause in (EndCause.POWEROFF, EndCause.PANIC):
             return Ended(self._cause, last_words(self._console.tail(KEPT_BYTES)))
-        if self._jail.group.stats().oom_kills:
-            return Ended(EndCause.HOST_OOM, "the host ended the VMM: it reached its memory limit")
+        usage = self._jail.group.stats()
+        if usage.oom_kills:
+            own = "it reached its memory limit"
+            others = "the host, or a group that the VMM is in, had no memory left"
+            return Ended(EndCause.HOST_OOM, f"the host ended the VMM: {own if usage.limit_hits else others}")
         return Ended(EndCause.VMM_DIED, self._console.vmm_log() or "the VMM ended without a word")
 
     def _stop_watching(self) -> None:
@@ -276,17 +281,6 @@ class QemuVm:
         except DeadlineError as error:
             log.warning("a killed VMM does not go", vm=self.id, error=error)
         await self.release()
-
-
-def _read_stats(pid: int) -> VmStats:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        rows = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        resident, anonymous = (int(rows[name].split()[0]) << 10 for name in ("VmRSS", "RssAnon"))
-    except (FileNotFoundError, ProcessLookupError, KeyError) as error:
-        raise ConflictError("the VM has ended") from error
-    ticks = int(fields[11]) + int(fields[12])
-    return VmStats(ticks / os.sysconf("SC_CLK_TCK"), resident, anonymous)
 
 
 def still_runs(handle: Mapping[str, Any]) -> bool:
