@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -24,6 +25,9 @@ GREETING_SECONDS = 5.0  # until HELLO is said again
 
 Message = TypeVar("Message", pb.HelloAck, pb.Reply, pb.Event)
 Lost = Callable[[CuboidError], None]
+Opener = Callable[[], Awaitable[socket.socket]]
+"""A new connection to the agent, for channels that need more than a `connect(2)` (Firecracker's vsock)."""
+Way = Path | Opener
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -239,8 +243,12 @@ def _parse(kind: type[Message], payload: bytes) -> Message:
         raise HostileError("the guest sent a message that cannot be decoded") from error
 
 
-async def open_connection(path: Path, on_event: Callable[[pb.Event], None], on_lost: Lost) -> Connection:
-    """Connect to the guest's socket. OSError as `connect(2)`."""
+async def open_connection(way: Way, on_event: Callable[[pb.Event], None], on_lost: Lost) -> Connection:
+    """Connect to the guest's socket (OSError as `connect(2)`), or take a connection from whoever opens it."""
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_unix_connection(lambda: Connection(on_event, on_lost), str(path))
+    if isinstance(way, Path):
+        _, connection = await loop.create_unix_connection(lambda: Connection(on_event, on_lost), str(way))
+    else:
+        opened = await way()
+        _, connection = await loop.create_unix_connection(lambda: Connection(on_event, on_lost), sock=opened)
     return connection

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import EventHook
-from cuboid.guest.channel import Connection, open_connection
+from cuboid.guest.channel import Connection, Way, open_connection
 from cuboid.guest.errors import GuestLostError
 from cuboid.guest.stream import GuestStream
 from cuboid.lib.aio import TaskSet, deadline
-from cuboid.lib.errors import CuboidError, DeadlineError, HostileError, UnsupportedError
+from cuboid.lib.errors import CuboidError, DeadlineError, HostileError, UnavailableError, UnsupportedError
 from cuboid.lib.log import get_log
 
 log = get_log(__name__)
@@ -35,21 +35,23 @@ async def _ignore(event: pb.Event) -> None:
 
 
 class AgentClient:
-    """A connection to the agent behind `path`. One per guest: QEMU takes one host at a time.
+    """A connection to the agent behind `way`, a Unix socket or what opens one. One per guest: QEMU takes one host at
+    a time.
 
     `on_event` gets each event in order and is called again until it succeeds; the event is acknowledged then.
     `on_final` is told once if the guest is cut off for good (it broke the rules, or speaks another version).
     """
 
     def __init__(
-        self, path: Path, on_event: EventHook | None = None, *, on_final: Final | None = None,
-        ping_seconds: float = PING_SECONDS,
+        self, way: Way, on_event: EventHook | None = None, *, on_final: Final | None = None,
+        ping_seconds: float = PING_SECONDS, name: str = "",
     ) -> None:  # fmt: skip
-        self._path = path
+        self._way = way
         self._hook = on_event or _ignore
         self._on_final = on_final
         self._ping_seconds = ping_seconds
-        self._tasks = TaskSet(f"guest/{path.parent.name}")
+        self._name = name or (way.parent.name if isinstance(way, Path) else "")
+        self._tasks = TaskSet(f"guest/{self._name}")
         self._connection: Connection | None = None
         self._ack: pb.HelloAck | None = None
         self._final: CuboidError | None = None
@@ -104,7 +106,7 @@ class AgentClient:
                 await asyncio.sleep(pause)
             except FINAL as error:
                 self._end_for_good(error)
-            except (GuestLostError, DeadlineError, OSError):
+            except (GuestLostError, DeadlineError, UnavailableError, OSError):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY_LONGEST)
 
@@ -117,7 +119,7 @@ class AgentClient:
             reasons.append(error)
             ended.set()
 
-        connection = await open_connection(self._path, self._take_event, lost)
+        connection = await open_connection(self._way, self._take_event, lost)
         try:
             self._forget_events()
             self._ack = await connection.greet(GREET_SECONDS)
@@ -149,7 +151,7 @@ class AgentClient:
     def _end_for_good(self, error: CuboidError) -> None:
         self._final = error
         self._changed.set()
-        log.warning("guest cut off", channel=self._path, reason=str(error))
+        log.warning("guest cut off", channel=self._name, reason=str(error))
         if self._on_final is not None:
             self._on_final(error)
 
