@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import os
 import socket
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from cuboid.lib.errors import NotFoundError, UnavailableError, UnsupportedError
+from cuboid.lib.errors import NotFoundError, UnsupportedError
 from cuboid.lib.linux import netns
+from cuboid.net import redirect
 from cuboid.net.base import PortMapping
-from cuboid.net.network import CniNetwork
 from tests.harness.network import (
     HOST_IP,
     HostNet,
     Who,
-    calls,
     connection,
     guest_of,
     host_net,
     inside,
-    kill_when,
     listener,
     missing,
-    plugin,
 )
 
 pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(missing()), reason=missing())]
@@ -37,15 +39,6 @@ PORTS = (PortMapping(8080, 80),)
 async def host(tmp_path: Path) -> AsyncIterator[HostNet]:
     async with host_net(tmp_path) as made:
         yield made
-
-
-def with_portmap(host: HostNet, *, add: str, deadline: float = 10.0) -> CniNetwork:
-    """The built-in network with a portmap plugin in sh, which ends by the real one's DEL."""
-    plugin(host, "portmap", add=add, delete="exec /usr/lib/cni/portmap <$0.stdin")
-    return host.network(plugin_folders=(str(host.root / "plugins"), "/usr/lib/cni"), plugin_deadline=deadline)
-
-
-REAL = "/usr/lib/cni/portmap <$0.stdin"
 
 
 async def test_a_published_port_of_a_slot_leads_to_its_guest(host: HostNet, tmp_path: Path) -> None:
@@ -97,30 +90,47 @@ async def test_an_adoption_cancelled_at_any_moment_is_whole_or_undone(host: Host
             slot = await network.prepare("slot")
         assert network.attachments() == {"slot": slot}, f"cancelled after {delay} s"
         assert list((host.root / "claims").glob("*")) == []
-        assert "CNI-DN-" not in inside(host.netns, "iptables-save", "-t", "nat")
+        assert host.published() == []
     await network.adopt("slot", **WHO, ports=PORTS)
     await network.check("slot")
 
 
-async def test_a_slot_stays_prepared_when_publishing_its_ports_fails(host: HostNet) -> None:
-    network = with_portmap(host, add=f"{REAL} >/dev/null; echo oops >&2; exit 1")
+async def test_a_slot_stays_prepared_when_publishing_its_ports_fails(
+    host: HostNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = host.network()
     slot = await network.prepare("slot")
-    with pytest.raises(UnavailableError, match="oops"):
-        await network.adopt("slot", **WHO, ports=PORTS)
-    assert calls(host, "portmap") == ["ADD", "DEL"]
+    publish = redirect.publish
+
+    def half(bridge: str, ports: Sequence[PortMapping], addresses: Sequence[str]) -> None:
+        publish(bridge, ports[:1], addresses)
+        raise OSError(errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(redirect, "publish", half)
+    with pytest.raises(OSError, match="no memory"):
+        await network.adopt("slot", **WHO, ports=(*PORTS, PortMapping(8081, 81)))
+    monkeypatch.undo()
     assert list((host.root / "claims").glob("*")) == []
-    assert "CNI-DN-" not in inside(host.netns, "iptables-save", "-t", "nat")
-    assert await network.adopt("slot", **WHO) == slot
+    assert host.published() == []
+    assert await network.adopt("slot", **WHO, ports=PORTS) == slot
+    assert len(host.published()) == 1
 
 
 KILLED = """
-import asyncio, sys
+import asyncio, os, sys
 from pathlib import Path
+from cuboid.net import redirect
+from cuboid.net import redirect
 from cuboid.net.base import PortMapping
 from tests.harness.network import HostNet
 root = Path(sys.argv[1])
 host = HostNet(root, root / "host-ns" / "host", root / "host-ns" / "outside")
-network = host.network(plugin_folders=(str(root / "plugins"), "/usr/lib/cni"), plugin_deadline=1.0)
+network = host.network()
+publish = redirect.publish
+def killed(*arguments):
+    publish(*arguments)
+    os.kill(os.getpid(), 9)
+redirect.publish = killed
 asyncio.run(network.prepare("slot"))
 asyncio.run(network.adopt("slot", namespace="default", name="web", ports=(PortMapping(8080, 80),)))
 """
@@ -130,10 +140,12 @@ asyncio.run(network.adopt("slot", namespace="default", name="web", ports=(PortMa
 async def test_an_adoption_whose_process_was_killed_is_not_whole_and_is_cleaned(
     host: HostNet, namespace_lost: bool
 ) -> None:
-    add = f"{REAL} >/dev/null; echo published >>{host.root}/plugins/portmap.log; exec sleep 60"
-    network = with_portmap(host, add=add, deadline=1.0)
-    await kill_when(host, "published", "portmap", KILLED, str(host.root))
-    assert "CNI-DN-" in host.rules()
+    network = host.network()
+    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'src'}"}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(host.root), env=environment)
+    async with asyncio.timeout(20):
+        assert await process.wait() == -9
+    assert len(host.published()) == 1
     assert network.attachments() == {}
     with pytest.raises(NotFoundError):
         await network.adopt("slot", **WHO)
@@ -141,6 +153,20 @@ async def test_an_adoption_whose_process_was_killed_is_not_whole_and_is_cleaned(
         netns.remove(host.root / "a" / "run" / "netns" / "slot")
     assert await network.clean(set()) == ["slot"]
     assert host.leftovers() == []
+
+
+async def test_undoing_a_killed_adoption_leaves_the_port_to_the_pod_that_had_it(host: HostNet) -> None:
+    """Killed after its record named the port and before the claim was refused."""
+    network = host.network()
+    await network.attach("first", **WHO, ports=PORTS)
+    await network.prepare("slot")
+    path = host.root / "a" / "run" / "net-records" / "slot.json"
+    record = json.loads(path.read_bytes())
+    record |= {"phase": "publishing", "ports": [asdict(port) for port in PORTS]}
+    path.write_text(json.dumps(record))
+    await host.network().detach("slot")
+    assert len(host.published()) == 1
+    await network.check("first")
 
 
 async def test_a_slot_that_lost_its_tap_is_not_given_away(host: HostNet) -> None:

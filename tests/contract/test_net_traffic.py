@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -99,18 +100,6 @@ async def test_after_all_rules_were_flushed_the_next_pod_brings_back_those_that_
             assert answered(server, client) == (b"ping-pong", HOST_IP)
 
 
-async def test_pods_and_their_answers_pass_a_host_that_forwards_nothing_by_default(
-    host: HostNet, tmp_path: Path
-) -> None:
-    inside(host.netns, "iptables", "-P", "FORWARD", "DROP")
-    attachment = await host.network().attach("pod-a", namespace="default", name="a")
-    async with guest_of(attachment, tmp_path) as guest:
-        server = await netns.run_in(host.outside, listener(80))
-        client = await guest.socket(connection(OUTSIDE_IP, 80))
-        with server:
-            assert answered(server, client) == (b"ping-pong", HOST_IP)
-
-
 async def test_a_published_port_answers_outside_on_loopback_and_to_the_pod_itself(
     host: HostNet, tmp_path: Path
 ) -> None:
@@ -178,6 +167,85 @@ async def test_a_published_udp_port_answers(host: HostNet, tmp_path: Path) -> No
             data, peer = server.recvfrom(64)
             server.sendto(data + b"-answer", peer)
             assert client.recvfrom(64)[0] == b"question-answer"
+
+
+async def test_a_client_that_kept_sending_reaches_each_new_owner_of_a_udp_port(host: HostNet, tmp_path: Path) -> None:
+    """The kernel goes on sending a flow of UDP to where it went before, unless it is told."""
+    ports, network = (PortMapping(5353, 53, "udp"),), host.network()
+    await network.prepare("pod-a")
+    with await netns.run_in(host.outside, udp()) as client:
+        client.connect((HOST_IP, 5353))
+        client.send(b"too early")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(64)
+        for uid in ("pod-a", "pod-b"):
+            await network.prepare(uid)
+            attachment = await network.adopt(uid, namespace="default", name=uid, ports=ports)
+            async with guest_of(attachment, tmp_path) as guest:
+                with await guest.socket(udp(53)) as server:
+                    client.send(b"to " + uid.encode())
+                    assert server.recvfrom(64)[0] == b"to " + uid.encode()
+            await network.detach(uid)
+
+
+async def test_published_ports_are_back_after_all_rules_were_flushed_and_the_node_agent_restarted(
+    host: HostNet, tmp_path: Path
+) -> None:
+    ports = (PortMapping(8080, 80),)
+    attachment = await host.network().attach("pod-a", namespace="default", name="a", ports=ports)
+    known = host.published()
+    inside(host.netns, "nft", "flush", "ruleset")
+    again = host.network()
+    await again.clean({"pod-a"})
+    assert host.published() == known
+    await again.check("pod-a")
+    async with guest_of(attachment, tmp_path) as guest:
+        with await guest.socket(listener(80)) as server:
+            client = await netns.run_in(host.outside, connection(HOST_IP, 8080))
+            assert answered(server, client) == (b"ping-pong", OUTSIDE_IP)
+
+
+async def test_published_ports_stay_while_a_restarted_node_agent_puts_its_rules_in_place(
+    host: HostNet, tmp_path: Path
+) -> None:
+    ports = (PortMapping(8080, 80),)
+    attachment = await host.network().attach("pod-a", namespace="default", name="a", ports=ports)
+    async with guest_of(attachment, tmp_path) as guest:
+        with await guest.socket(listener(80)) as server:
+            client = await netns.run_in(host.outside, connection(HOST_IP, 8080))
+            accepted, _ = server.accept()
+            await host.network().clean({"pod-a"})
+            with client, accepted:
+                client.sendall(b"still there")
+                assert accepted.recv(64) == b"still there"
+            assert answered(server, await netns.run_in(host.outside, connection(HOST_IP, 8080)))[0] == b"ping-pong"
+
+
+async def test_one_pod_reaches_another_by_its_published_port(host: HostNet, tmp_path: Path) -> None:
+    network = host.network()
+    a = await network.attach("pod-a", namespace="default", name="a", ports=(PortMapping(8080, 80),))
+    b = await network.attach("pod-b", namespace="default", name="b")
+    async with guest_of(a, tmp_path) as one, guest_of(b, tmp_path) as other:
+        with await one.socket(listener(80)) as server:
+            assert answered(server, await other.socket(connection(HOST_IP, 8080)))[0] == b"ping-pong"
+
+
+async def test_a_configured_network_publishes_ports_by_its_own_plugin(host: HostNet, tmp_path: Path) -> None:
+    folder = host.root / "cni.d"
+    folder.mkdir()
+    ranges = {"type": "host-local", "dataDir": str(host.root / "a/state/net/ipam"), "subnet": "10.77.0.0/24"}
+    bridge = {"type": "bridge", "bridge": "br-own", "isGateway": True, "ipMasq": True, "ipam": ranges}
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
+    content = {"cniVersion": "1.0.0", "name": "cuboid", "plugins": [bridge, portmap]}
+    (folder / "1.conflist").write_text(json.dumps(content))
+    network = host.network()
+    attachment = await network.attach("pod-a", namespace="default", name="a", ports=(PortMapping(8080, 80),))
+    await network.check("pod-a")
+    assert "CNI-DN-" in host.rules()
+    assert host.published() == []
+    assert attachment.ip.startswith("10.77.0.")
+    await network.detach("pod-a")
+    assert host.leftovers() == []
 
 
 async def test_after_detach_a_published_port_is_closed_and_nothing_is_left(host: HostNet) -> None:
@@ -305,8 +373,8 @@ async def test_check_notices_a_missing_tap_and_a_missing_rule(host: HostNet) -> 
     network = host.network()
     attachment = await network.attach("pod-a", namespace="default", name="a", ports=(PortMapping(8080, 80),))
     await network.check("pod-a")
-    inside(host.netns, "iptables", "-t", "nat", "-F", "CNI-HOSTPORT-DNAT")
-    with pytest.raises(Exception, match="portmap"):
+    inside(host.netns, "nft", "flush", "map", "inet", "cuboid-cuboid0-ports", "any4")
+    with pytest.raises(Exception, match="8080/tcp"):
         await network.check("pod-a")
     inside(attachment.netns, "ip", "link", "del", attachment.tap)
     with pytest.raises(Exception, match="tap"):
@@ -327,4 +395,24 @@ async def test_a_dual_stack_network_carries_ipv6(host: HostNet, tmp_path: Path) 
             assert answered(server, client)[0] == b"ping-pong"
     await network.detach("pod-a")
     await network.detach("pod-b")
+    assert host.leftovers() == []
+
+
+async def test_a_dual_stack_pod_publishes_its_port_by_both_families(host: HostNet, tmp_path: Path) -> None:
+    configure(host.netns, "addr add fd99::2/64 dev uplink nodad")
+    configure(host.outside, "addr add fd99::1/64 dev host nodad")
+    network = host.network(subnet_v6="fd77::/64")
+    ports = (PortMapping(8080, 80), PortMapping(8081, 80, "tcp", "fd99::2"))
+    attachment = await network.attach("pod-a", namespace="default", name="a", ports=ports)
+    await network.check("pod-a")
+    async with guest_of(attachment, tmp_path) as guest:
+        made = await guest.socket(lambda: socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True))
+        with made as server:
+            server.settimeout(10)
+            for address, port in ((HOST_IP, 8080), ("fd99::2", 8080), ("fd99::2", 8081)):
+                client = await netns.run_in(host.outside, connection(address, port))
+                assert answered(server, client)[0] == b"ping-pong", (address, port)
+            with pytest.raises(ConnectionRefusedError):
+                await netns.run_in(host.outside, connection(HOST_IP, 8081))
+    await network.detach("pod-a")
     assert host.leftovers() == []

@@ -80,9 +80,15 @@ class HostNet:
         )  # fmt: skip
 
     def rules(self) -> str:
-        """Firewall rules that belong to single pods (the chains that all pods share stay)."""
+        """Rules that belong to single pods (those that all pods share stay)."""
         lines = inside(self.netns, "iptables-save").splitlines()
-        return "\n".join(line for line in lines if "10.77." in line or "CNI-DN-" in line)
+        return "\n".join([*(line for line in lines if "10.77." in line or "CNI-DN-" in line), *self.published()])
+
+    def published(self) -> list[str]:
+        """Ports that lead to pods, as the maps of the host's rules have them."""
+        found = json.loads(inside(self.netns, "nft", "-j", "list", "ruleset"))["nftables"]
+        maps = (entry["map"] for entry in found if "map" in entry)
+        return [json.dumps(element) for each in maps for element in each.get("elem", [])]
 
     def veths(self) -> list[str]:
         links = json.loads(inside(self.netns, "ip", "-j", "link", "show", "type", "veth"))

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 from cuboid.lib import proc
 from cuboid.lib.errors import InvalidError
 from cuboid.lib.linux import netns
-from cuboid.net import netlink
+from cuboid.net import netlink, redirect
 from cuboid.net.settings import NetSettings
 
 _PACKAGES = {"nft": "nftables", "ip": "iproute2"}
@@ -91,10 +90,14 @@ def _blocked_rule(bridge: str, network: str) -> str:
     return f'iifname "{bridge}" {word} daddr {parsed} ct state new reject with icmpx type admin-prohibited'
 
 
+def subnets(settings: NetSettings) -> list[str]:
+    return [str(ipaddress.ip_network(subnet)) for subnet in (settings.subnet, settings.subnet_v6) if subnet]
+
+
 def _masquerade_rules(settings: NetSettings) -> list[str]:
     """To each other and to groups pods speak in their own name, to everybody else in the host's."""
     rules = []
-    for subnet in filter(None, (settings.subnet, settings.subnet_v6)):
+    for subnet in subnets(settings):
         own = ipaddress.ip_network(subnet)
         word, groups = ("ip", "224.0.0.0/4") if own.version == 4 else ("ip6", "ff00::/8")
         rules.append(f"{word} saddr {own} {word} daddr != {{ {own}, {groups} }} masquerade")
@@ -104,9 +107,13 @@ def _masquerade_rules(settings: NetSettings) -> list[str]:
 async def install(settings: NetSettings, nameservers: Sequence[str], host_netns: Path | None, *, outward: bool) -> None:
     """Put the table and the chain in place, each whole in one transaction. Idempotent.
 
-    `outward`: pods are masqueraded and what they send is forwarded, which plugins of a configured network do by pod.
+    `outward`: pods are masqueraded, what they send is forwarded and their ports are published, which plugins of a
+    configured network do by pod.
     """
-    await _run("nft -f -", host_netns, stdin=ruleset(settings, nameservers, outward=outward))
+    script = ruleset(settings, nameservers, outward=outward)
+    if outward:
+        script += redirect.ruleset(settings.bridge, subnets(settings))
+    await _run("nft -f -", host_netns, stdin=script)
     chain = chain_name(settings.bridge)
     for program in iptables(settings):
         await _run(
@@ -116,16 +123,16 @@ async def install(settings: NetSettings, nameservers: Sequence[str], host_netns:
             await _run(f"{program} --wait -I FORWARD -j {chain}", host_netns)
 
 
-async def present(bridge: str, host_netns: Path | None) -> bool:
-    """Whether the table is still there: somebody may have flushed all rules. Starts no process."""
-    return await netns.run_in(host_netns, lambda: _has_table(table_name(bridge)))
+async def present(bridge: str, host_netns: Path | None, *, outward: bool) -> bool:
+    """Whether the tables are still there: somebody may have flushed all rules. Starts no process."""
+    names = [table_name(bridge), *([redirect.table_name(bridge)] if outward else [])]
+    return await netns.run_in(host_netns, lambda: all(map(_has_table, names)))
 
 
 def _has_table(name: str) -> bool:
     """In this thread's namespace, by nfnetlink (linux/netfilter/nf_tables.h)."""
     try:
-        body = struct.pack("=BBH", _INET, 0, 0) + netlink.text(_TABLE_NAME, name)
-        netlink.ask(netlink.NETFILTER, _GET_TABLE, body)
+        netlink.ask(netlink.NETFILTER, _GET_TABLE, netlink.filter_header(_INET) + netlink.text(_TABLE_NAME, name))
     except FileNotFoundError:
         return False
     return True
@@ -157,8 +164,9 @@ async def remove(settings: NetSettings, host_netns: Path | None) -> None:
     """The rules and the bridge, which the next attach makes again; not while another platform's pods are on it."""
     if await _in_use(settings.bridge, host_netns):
         return
-    name, chain = table_name(settings.bridge), chain_name(settings.bridge)
-    await _run("nft -f -", host_netns, stdin=f"table inet {name}\ndelete table inet {name}\n")
+    chain = chain_name(settings.bridge)
+    for name in (table_name(settings.bridge), redirect.table_name(settings.bridge)):
+        await _run("nft -f -", host_netns, stdin=f"table inet {name}\ndelete table inet {name}\n")
     for program in iptables(settings):
         for action in (f"-D FORWARD -j {chain}", f"-F {chain}", f"-X {chain}"):
             await _run(f"{program} --wait {action}", host_netns, check=False)

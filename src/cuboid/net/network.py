@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,12 @@ from cuboid.lib.aio import in_thread, uninterrupted
 from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.lib.linux import netns
 from cuboid.lib.log import get_log
-from cuboid.net import dns, guard, rules, wire
+from cuboid.net import dns, guard, redirect, rules, wire
 from cuboid.net import ports as published
 from cuboid.net.addresses import free_unknown
-from cuboid.net.base import NO_LIMITS, Attachment, Bandwidth, PortMapping, Route
-from cuboid.net.cni.config import NetworkList, configured, default_list, load_list, parse_list, ports_only, with_ports
-from cuboid.net.cni.result import CniResult, Dns
+from cuboid.net.base import NO_LIMITS, Attachment, Bandwidth, PortMapping
+from cuboid.net.cni.config import NetworkList, configured, default_list, load_list, parse_list
+from cuboid.net.cni.result import CniResult, Dns, pod_addresses, pod_routes
 from cuboid.net.cni.runtime import CniRuntime, Container
 from cuboid.net.locks import PodLocks
 from cuboid.net.records import Phase, Record, Records, valid_uid
@@ -59,16 +58,12 @@ class CniNetwork:
         async with self._slots, self._locks.held(pod_uid) as lock:
             if known := await self._intact(pod_uid, Phase.ATTACHED):
                 return known
-            network = self._network(ports)
+            network = load_list(self._settings, self._ipam)
             record = Record(
                 pod_uid, namespace, name, Phase.ADDING, network.raw, ports, tap_uid,
                 limits=limits, builtin=network.builtin,
             )  # fmt: skip
             return await self._anew(record, network, Phase.ATTACHED, lock)
-
-    def _network(self, ports: tuple[PortMapping, ...]) -> NetworkList:
-        network = load_list(self._settings, self._ipam)
-        return with_ports(network) if network.builtin and ports else network
 
     async def _anew(self, record: Record, network: NetworkList, goal: Phase, lock: int) -> Attachment:
         if old := self._records.get(record.uid):
@@ -120,9 +115,19 @@ class CniNetwork:
         link = await wire.join(path, addresses, owner=record.tap_uid, quiet=network.builtin)
         if record.limits != NO_LIMITS:
             await wire.limit(path, record.limits)
+        await self._publish(record, addresses)
         attachment = self._attachment(record, path, link, addresses, result)
         await self._write(replace(record, phase=goal, result=result.raw, attachment=attachment))
         return attachment
+
+    async def _publish(self, record: Record, addresses: tuple[str, ...]) -> None:
+        """Where no plugin does it."""
+        if record.builtin and record.ports:
+            await netns.run_in(self._host, lambda: redirect.publish(record.bridge, record.ports, addresses))
+
+    async def _withdraw(self, record: Record) -> None:
+        if record.builtin and record.ports and (addresses := record.addresses):
+            await netns.run_in(self._host, lambda: redirect.withdraw(record.bridge, record.ports, addresses))
 
     async def _write(self, record: Record) -> None:
         """Durably where that counts, and not on the event loop: a slow disk must not hold up other pods."""
@@ -175,10 +180,20 @@ class CniNetwork:
             return
         async with self._guard:
             known = self._guarded is network.builtin
-            if not known or not await guard.present(self._settings.bridge, self._host):
+            if not known or not await guard.present(self._settings.bridge, self._host, outward=network.builtin):
                 nameservers = self._host_dns().nameservers
                 await guard.install(self._settings, nameservers, self._host, outward=network.builtin)
+                await self._publish_again()
                 self._guarded = network.builtin
+
+    async def _publish_again(self) -> None:
+        """The ports of pods that run on, after the maps were lost."""
+        for record in self._records.all():
+            if record.phase is Phase.ATTACHED:
+                try:
+                    await self._publish(record, record.addresses)
+                except OSError as error:
+                    log.error("cannot publish a pod's ports again", pod=record.pod, error=str(error))
 
     @property
     def prepares(self) -> bool:
@@ -193,7 +208,7 @@ class CniNetwork:
                 return known
             if (record := self._records.get(slot)) and record.phase is Phase.ATTACHED:
                 raise ConflictError(f"the network slot {slot} belongs to the pod {record.pod}")
-            network = self._network(())
+            network = load_list(self._settings, self._ipam)
             if not network.builtin:
                 raise UnsupportedError(
                     f"the network {network.name} prepares nothing", hint="its plugins look at the pod's name"
@@ -208,11 +223,11 @@ class CniNetwork:
         """See `Network.adopt`. Waits for no other pod's attachment, and for no disk."""
         valid_uid(slot)
         published.validate(ports)
-        async with self._locks.held(slot) as lock:
+        async with self._locks.held(slot):
             record, attachment = await self._prepared(slot)
             pod = replace(record, namespace=namespace, name=name, ports=ports, limits=limits, phase=Phase.ATTACHED)
             if ports or limits != NO_LIMITS:
-                pod = await self._equip(record, pod, attachment.netns, lock)
+                await self._equip(record, pod, attachment)
             self._records.put(pod, durable=False)  # a reboot ends what it says
             return attachment
 
@@ -224,30 +239,22 @@ class CniNetwork:
             raise NotFoundError(f"the prepared network slot {slot} is not whole any more")
         return record, record.attachment
 
-    async def _equip(self, slot: Record, pod: Record, path: Path, lock: int) -> Record:
+    async def _equip(self, slot: Record, pod: Record, attachment: Attachment) -> None:
         """Set the limits and publish the ports; whatever fails, the slot is as before or else `clean` undoes it."""
-        made = parse_list(json.dumps(slot.network).encode(), f"the record of {slot.pod}")
-        if pod.ports:
-            pod = replace(pod, network=with_ports(made).raw)
         try:
             self._records.put(replace(pod, phase=Phase.PUBLISHING), durable=False)
-            await wire.limit(path, pod.limits)
-            if pod.ports:
-                await self._claim(pod)
-                result = await self._cni.add(ports_only(made), self._container(pod, lock), previous=slot.result)
-                pod = replace(pod, result=result.raw)
-            return pod
+            await wire.limit(attachment.netns, pod.limits)
+            await self._claim(pod)
+            await self._publish(pod, attachment.addresses)
         except (CuboidError, OSError, asyncio.CancelledError):
-            await uninterrupted(self._strip(slot, pod, path, lock))
+            await uninterrupted(self._strip(slot, pod, attachment))
             raise
 
-    async def _strip(self, slot: Record, pod: Record, path: Path, lock: int) -> None:
+    async def _strip(self, slot: Record, pod: Record, attachment: Attachment) -> None:
         """The inverse of `_equip`."""
         try:
-            await wire.limit(path, NO_LIMITS)
-            if pod.ports:
-                made = parse_list(json.dumps(slot.network).encode(), f"the record of {slot.pod}")
-                await self._cni.delete(ports_only(made), self._container(pod, lock), slot.result)
+            await wire.limit(attachment.netns, NO_LIMITS)
+            await self._withdraw(pod)
         except (CuboidError, OSError) as error:
             log.warning("undoing an adoption failed, `clean` will try again", pod=pod.pod, error=str(error))
             return
@@ -267,9 +274,10 @@ class CniNetwork:
         """DEL, then all that is ours. The record goes last: until then this can be repeated."""
         whole = record.whole is not None and await wire.has_tap(record.whole.netns)
         await self._write(replace(record, phase=Phase.DELETING))
+        await self._withdraw(record)
         network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
         await self._cni.delete(network, self._container(record, lock), record.result)
-        if not whole and (record.ports or not record.builtin):
+        if not whole and not record.builtin:
             await rules.forget(network.name, record.uid, guard.iptables(self._settings), self._host)
         self._forget(record.uid, record.ports)
         await in_thread(lambda: self._records.drop(record))
@@ -293,12 +301,15 @@ class CniNetwork:
             raise InvalidError(f"the pod {pod_uid} is not attached to a network")
         network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
         await wire.require_joined(record.whole.netns)
+        if record.builtin and record.ports:
+            addresses = record.addresses
+            await netns.run_in(self._host, lambda: redirect.require(record.bridge, record.ports, addresses))
         await self._cni.check(network, self._container(record, None), record.result or {})
 
     async def status(self) -> None:
         """Raises if no pod could be attached now: wrong configuration, a plugin missing or saying so."""
         network = load_list(self._settings, self._ipam)
-        await self._cni.status(with_ports(network) if network.builtin else network)
+        await self._cni.status(network)
 
     def attachment(self, pod_uid: str) -> Attachment | None:
         """See `Network.attachment`."""
@@ -356,21 +367,3 @@ class CniNetwork:
         """Take the guard's rules and the bridge away: for a host whose last pod is gone, left as it was found."""
         await guard.remove(self._settings, self._host)
         self._guarded = None
-
-
-def pod_addresses(result: CniResult) -> tuple[str, ...]:
-    """The addresses of the pod's side, IPv4 first. InvalidError if there are none."""
-    own = []
-    for address in result.addresses:
-        if address.interface is None or result.interfaces[address.interface].sandbox:
-            own.append(address.address)
-    if not own:
-        raise InvalidError("the network gave the pod no address", hint="its configuration needs an `ipam`")
-    return tuple(sorted(own, key=lambda text: ipaddress.ip_interface(text).version))
-
-
-def pod_routes(result: CniResult) -> tuple[Route, ...]:
-    """The guest's routes; one without a gateway takes its family's."""
-    return tuple(
-        Route(route.destination, route.gateway or result.gateway_for(route.destination)) for route in result.routes
-    )

@@ -55,6 +55,11 @@ def _parsed(host_ip: str) -> str:
         raise InvalidError(f"{host_ip!r} is not an address to publish a port on") from error
 
 
+def is_wildcard(host_ip: str) -> bool:
+    """Whether a port is published on every address of the host."""
+    return host_ip in _WILDCARDS
+
+
 def overlap(one: PortMapping, other: PortMapping) -> bool:
     """Whether both want the same packets."""
     if (one.protocol, one.host_port) != (other.protocol, other.host_port):

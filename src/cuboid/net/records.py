@@ -18,6 +18,7 @@ from cuboid.lib.errors import InvalidError
 from cuboid.lib.log import get_log
 from cuboid.lib.paths import sync_folder, write_atomic
 from cuboid.net.base import NO_LIMITS, Attachment, Bandwidth, PortMapping
+from cuboid.net.cni.result import parse_result, pod_addresses
 
 log = get_log(__name__)
 _UID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")  # it becomes a file name and CNI_CONTAINERID
@@ -56,6 +57,18 @@ class Record:
     def whole(self) -> Attachment | None:
         """The attachment, unless its making or its undoing may have been interrupted."""
         return self.attachment if self.phase in (Phase.PREPARED, Phase.ATTACHED) else None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The pod's, also of one that was interrupted; () if it had none yet."""
+        if self.attachment is not None:
+            return self.attachment.addresses
+        return pod_addresses(parse_result(json.dumps(self.result).encode())) if self.result else ()
+
+    @property
+    def bridge(self) -> str:
+        """Of the built-in network when the pod was attached: the setting may have been changed since."""
+        return str(self.network["plugins"][0]["bridge"])
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuboid.lib.errors import InvalidError, UnsupportedError
-from cuboid.net.cni.config import default_list, load_list, parse_list, ports_only, with_ports
+from cuboid.net.cni.config import default_list, load_list, parse_list
 from cuboid.net.cni.runtime import CniRuntime, plugin_config
 from cuboid.net.settings import NetSettings
 
@@ -25,17 +25,6 @@ def test_the_built_in_network_is_a_valid_chain_of_debians_plugins() -> None:
     assert network.types() == ["bridge"]
     assert network.plugins[0]["ipam"]["ranges"] == [[{"subnet": "10.77.0.0/16"}]]
     assert "mtu" not in network.plugins[0]
-
-
-def test_published_ports_are_one_more_plugin_also_in_what_a_record_holds() -> None:
-    network = default_list(NetSettings(), Path("/ipam"))
-    for made, types in (
-        (with_ports(network), ["bridge", "portmap"]),
-        (ports_only(network), ["portmap"]),
-    ):
-        assert made.types() == types
-        assert parse_list(json.dumps(made.raw).encode(), "a record").types() == types
-    assert network.types() == ["bridge"]
 
 
 def test_settings_shape_the_built_in_network() -> None:

@@ -17,8 +17,7 @@ from cuboid.lib.errors import (
     UnsupportedError,
 )
 from cuboid.net.base import Route
-from cuboid.net.cni.result import parse_error, parse_result
-from cuboid.net.network import pod_addresses, pod_routes
+from cuboid.net.cni.result import parse_error, parse_result, pod_addresses, pod_routes
 
 GOOD: dict[str, Any] = {
     "cniVersion": "1.0.0",

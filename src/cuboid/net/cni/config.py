@@ -16,7 +16,6 @@ from cuboid.net.settings import NetSettings
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _TYPE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
-_PORTMAP: dict[str, Any] = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,10 @@ def configured(settings: NetSettings) -> Path | None:
 
 
 def default_list(settings: NetSettings, ipam_folder: Path) -> NetworkList:
-    """One bridge on the host and host-local addresses. Pods with published ports have `with_ports` of it.
+    """One bridge on the host and host-local addresses.
 
-    What the plugins firewall and tuning, and the bridge's `ipMasq`, would do by pod, `net.guard` does for all pods at
-    once and `net.wire` without a process.
+    What the plugins firewall, portmap and tuning, and the bridge's `ipMasq`, would do by pod, `net.guard` does for all
+    pods at once, `net.redirect` and `net.wire` without a process.
     """
     bridge: dict[str, Any] = {
         "type": "bridge",
@@ -109,17 +108,6 @@ def default_list(settings: NetSettings, ipam_folder: Path) -> NetworkList:
         bridge["mtu"] = settings.mtu
     raw = {"cniVersion": "1.0.0", "name": "cuboid", "plugins": [bridge]}
     return replace(parse_list(json.dumps(raw).encode(), "the built-in network (settings [net])"), builtin=True)
-
-
-def with_ports(network: NetworkList) -> NetworkList:
-    """The built-in network with the plugin that publishes ports: without any it would be a process for nothing."""
-    plugins = [*network.plugins, _PORTMAP]
-    return replace(network, plugins=tuple(plugins), raw={**network.raw, "plugins": plugins})
-
-
-def ports_only(network: NetworkList) -> NetworkList:
-    """What is still to be run for an attachment of the built-in network that was made without ports."""
-    return replace(network, plugins=(_PORTMAP,), raw={**network.raw, "plugins": [_PORTMAP]})
 
 
 def _ipam(settings: NetSettings, folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from cuboid.lib.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from cuboid.net.base import Route
 from cuboid.net.cni import strict
 
 VERSIONS = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")  # whose results have this form
@@ -81,6 +82,24 @@ def parse_result(data: bytes) -> CniResult:
         routes=tuple(_route(item) for item in strict.objects(raw, "routes", _WHAT, 1024)),
         dns=_dns(raw.get("dns")),
         raw=raw,
+    )
+
+
+def pod_addresses(result: CniResult) -> tuple[str, ...]:
+    """The addresses of the pod's side, IPv4 first. InvalidError if there are none."""
+    own = []
+    for address in result.addresses:
+        if address.interface is None or result.interfaces[address.interface].sandbox:
+            own.append(address.address)
+    if not own:
+        raise InvalidError("the network gave the pod no address", hint="its configuration needs an `ipam`")
+    return tuple(sorted(own, key=lambda text: ipaddress.ip_interface(text).version))
+
+
+def pod_routes(result: CniResult) -> tuple[Route, ...]:
+    """The guest's routes; one without a gateway takes its family's."""
+    return tuple(
+        Route(route.destination, route.gateway or result.gateway_for(route.destination)) for route in result.routes
     )
 
 

@@ -46,17 +46,15 @@ class CniRuntime:
         self._prefix: tuple[str, ...] = ("nsenter", f"--net={host_netns}", "--") if host_netns else ()
 
     async def add(
-        self, network: NetworkList, container: Container, *, previous: dict[str, Any] | None = None,
-        after_each: Callable[[CniResult], None] | None = None,
-    ) -> CniResult:  # fmt: skip
+        self, network: NetworkList, container: Container, *, after_each: Callable[[CniResult], None] | None = None
+    ) -> CniResult:
         """The chain in order, each plugin with its predecessor's result, which `after_each` is told first.
 
-        `previous` is for the first, which goes on where another chain has ended. On failure the caller runs `delete`,
-        as the specification demands, with the last result that it was told.
+        On failure the caller runs `delete`, as the specification demands, with the last result that it was told.
         """
         result: CniResult | None = None
         for plugin in network.plugins:
-            output = await self._invoke("ADD", network, plugin, container, result.raw if result else previous)
+            output = await self._invoke("ADD", network, plugin, container, result.raw if result else None)
             result = parse_result(output)
             if after_each:
                 after_each(result)
