@@ -11,7 +11,11 @@ import pytest
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.client import AgentClient
 from cuboid.guest.errors import CommandError
-from tests.harness.guest_rig import Rig, real_guest
+from cuboid.node.warm import rehearsal as warm
+from cuboid.vmm.base import Disk
+from tests.harness.clones import Clones
+from tests.harness.clones import start as clone_start
+from tests.harness.guest_rig import Rig, image, real_guest
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(180)]
 
@@ -83,3 +87,34 @@ async def test_a_pod_after_rehearsals_sees_what_one_in_a_fresh_guest_sees(tmp_pa
     fresh, rehearsed = looks
     assert "rehearsed" not in rehearsed
     assert rehearsed == fresh
+
+
+async def test_after_a_rehearsal_other_disks_come_into_the_slots_and_the_device_gets_its_address(
+    tmp_path: Path,
+) -> None:
+    stage = tmp_path / "stage.erofs"
+    warm.make_image(stage)
+    own = image(tmp_path)
+    async with Clones("rehearsal", own) as clones:
+        small = await clones.disk("small", 32 << 20)
+        clone = await clones.clone(disks=(Disk("ro0", stage, read_only=True), small))
+        call = pb.Rehearse(setup=clone.setup(hostname="rehearsed"), start=clone_start("rehearsed", warm.PROGRAM))
+        for _ in range(2):
+            await clone.client.rehearse(call)
+        await clone.vm.pause()
+        for disk in (clones.image, await clones.disk("large", 64 << 20)):
+            await clone.vm.detach_disk(disk.serial)
+            await clone.vm.attach_disk(disk)
+        await clone.vm.resume()
+        await clone.client.setup(clone.setup())
+        await clone.client.start_container(clone_start("app", "sleep", "1000"))
+        assert (await clone.run("cat", "/sys/class/net/eth0/address", "/sys/class/net/eth0/mtu")).split() == [
+            clone.mac,
+            "1400",
+        ]
+        sizes = await clone.run("cat", "/sys/block/vda/size", "/sys/block/vdb/size")
+        assert sizes.split() == [str(own.stat().st_size // 512), str((64 << 20) // 512)]
+        stats = await clone.client.stats()
+        assert stats.writable_total_bytes > 40 << 20, "the file system is the large disk's"
+        assert "rehearsed" not in await clone.run("cat", "/etc/hosts", "/etc/hostname", "/proc/mounts")
+        assert clone.events == []

@@ -15,6 +15,7 @@ use crate::pb;
 use crate::pb::call::Call;
 use crate::pb::reply::Reply;
 use crate::reaper::Reaper;
+use crate::setup::devices::Devices;
 use crate::setup::{self, Pod};
 use crate::{boot, copy, forward, rehearse, stats};
 
@@ -31,6 +32,7 @@ pub struct Agent {
     pub execs: Execs,
     pub events: EventLog,
     pub modules: RefCell<OnDemand>,
+    pub devices: Devices,
     reaper: Reaper,
     ready: RefCell<Option<Ready>>,
     /// Empty before set-up: in a template there is none.
@@ -67,6 +69,7 @@ impl Agent {
             execs: Execs::default(),
             events,
             modules: RefCell::default(),
+            devices: Devices::default(),
             reaper: Reaper::default(),
             ready: RefCell::new(None),
             boot_id: RefCell::default(),

@@ -27,7 +27,7 @@ pub async fn rehearse(agent: &Rc<Agent>, call: pb::Rehearse) -> Outcome<()> {
         return Err(Failure::invalid("a rehearsal needs a set-up and a container"));
     };
     identity::reseed_clone(&setup.entropy)?;
-    let before = Before::note(&setup).await?;
+    let before = Before::note(agent, &setup).await?;
     let name = start.name.clone();
     agent.events.mute(true);
     let result = perform(agent, setup, start).await;

@@ -173,9 +173,9 @@ async fn mount_images(agent: &Rc<Agent>, wanted: &[pb::Device]) -> Outcome<HashM
     }
     let mut found = HashMap::new();
     for (number, image) in wanted.iter().enumerate() {
-        let device = devices::find(&image.serial).await?;
+        let device = agent.devices.find(&image.serial).await?;
         let folder = format!("{RUN}/images/{number}");
-        devices::mount_at(&agent.reaper(), &device, &folder, "erofs", libc::MS_RDONLY | libc::MS_NOATIME, "").await?;
+        devices::mount_at(&device, &folder, "erofs", libc::MS_RDONLY | libc::MS_NOATIME)?;
         found.insert(image.name.clone(), folder);
     }
     Ok(found)
@@ -188,8 +188,8 @@ async fn mount_writable(agent: &Rc<Agent>, device: Option<&pb::Device>) -> Outco
         Some(device) => {
             agent.modules.borrow_mut().need("virtio_blk")?;
             agent.modules.borrow_mut().need("ext4")?;
-            let path = devices::find(&device.serial).await?;
-            devices::mount_at(&agent.reaper(), &path, &folder, "ext4", libc::MS_NOATIME, "").await?;
+            let path = agent.devices.find(&device.serial).await?;
+            devices::mount_at(&path, &folder, "ext4", libc::MS_NOATIME)?;
         }
         None => {
             fs::create_dir_all(&folder).context("making the writable folder")?;
@@ -214,7 +214,7 @@ async fn make_volumes(agent: &Rc<Agent>, wanted: &[pb::Volume], writable: &str) 
             }
             _ => {}
         }
-        found.insert(volume.name.clone(), volumes::make(&agent.reaper(), volume, writable).await?);
+        found.insert(volume.name.clone(), volumes::make(agent, volume, writable).await?);
     }
     Ok(found)
 }

@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{INIT, devices, network, sysctl_path};
+use super::{INIT, network, sysctl_path};
+use crate::agent::Agent;
 use crate::boot::{self, RUN};
 use crate::container::cgroup::Cgroup;
 use crate::error::{Context, Outcome};
@@ -28,7 +29,7 @@ pub struct Before {
 }
 
 impl Before {
-    pub async fn note(call: &pb::Setup) -> Outcome<Self> {
+    pub async fn note(agent: &Agent, call: &pb::Setup) -> Outcome<Self> {
         let what = "noting what the guest is like";
         let kernel = |name: &str| fs::read_to_string(format!("/proc/sys/kernel/{name}")).context(what);
         let mut sysctls = HashMap::new();
@@ -38,7 +39,7 @@ impl Before {
         }
         let mut found = Vec::new();
         for serial in serials(call) {
-            found.push(devices::find(serial).await?);
+            found.push(agent.devices.find(serial).await?);
         }
         Ok(Self {
             hostname: kernel("hostname")?,

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use super::devices;
+use crate::agent::Agent;
 use crate::boot::RUN;
 use crate::container::{check_name, spawn};
 use crate::error::{Context, Failure, Outcome};
@@ -28,7 +29,7 @@ pub struct Volume {
 }
 
 /// Makes a volume ready. `writable`: the folder of the writable device.
-pub async fn make(reaper: &Reaper, wanted: &pb::Volume, writable: &str) -> Outcome<Volume> {
+pub async fn make(agent: &Agent, wanted: &pb::Volume, writable: &str) -> Outcome<Volume> {
     check_name(&wanted.name)?;
     let source = wanted.source.as_ref();
     let source = source.ok_or_else(|| Failure::invalid(format!("the volume {} has no source", wanted.name)))?;
@@ -40,7 +41,7 @@ pub async fn make(reaper: &Reaper, wanted: &pb::Volume, writable: &str) -> Outco
         is_files: matches!(source, Source::Files(_)),
         fs_group: wanted.fs_group,
     };
-    let result = fill(reaper, &volume, source).await;
+    let result = fill(agent, &volume, source).await;
     result.map_err(|mut failure| {
         failure.message = format!("volume {}: {}", wanted.name, failure.message);
         failure
@@ -51,19 +52,19 @@ pub async fn make(reaper: &Reaper, wanted: &pb::Volume, writable: &str) -> Outco
     Ok(volume)
 }
 
-async fn fill(reaper: &Reaper, volume: &Volume, source: &Source) -> Outcome<()> {
+async fn fill(agent: &Agent, volume: &Volume, source: &Source) -> Outcome<()> {
     fs::create_dir_all(&volume.path).context("making the folder")?;
     match source {
         Source::Memory(memory) => mount_memory(&volume.path, memory),
         Source::Disk(_) => open_to_all(&volume.path),
-        Source::Block(block) => mount_block(reaper, &volume.path, block).await,
+        Source::Block(block) => mount_block(agent, &volume.path, block).await,
         Source::Files(files) => {
             if files.memory {
                 mount_memory(&volume.path, &pb::MemoryVolume::default())?;
             }
             write_files(volume, &files.files)
         }
-        Source::Nfs(nfs) => mount_nfs(reaper, &volume.path, nfs).await,
+        Source::Nfs(nfs) => mount_nfs(&agent.reaper(), &volume.path, nfs).await,
     }
 }
 
@@ -84,8 +85,8 @@ fn mount_memory(path: &str, memory: &pb::MemoryVolume) -> Outcome<()> {
     mount::mount("tmpfs", path, "tmpfs", flags, &options).context("mounting memory")
 }
 
-async fn mount_block(reaper: &Reaper, path: &str, block: &pb::BlockVolume) -> Outcome<()> {
-    let device = devices::find(&block.serial).await?;
+async fn mount_block(agent: &Agent, path: &str, block: &pb::BlockVolume) -> Outcome<()> {
+    let device = agent.devices.find(&block.serial).await?;
     let kind = if block.fs_type.is_empty() { "ext4" } else { &block.fs_type };
     let mut flags = libc::MS_NOATIME;
     if block.read_only {
@@ -99,7 +100,7 @@ async fn mount_block(reaper: &Reaper, path: &str, block: &pb::BlockVolume) -> Ou
     }
     let known = ["ro", "rw", "noexec", "nosuid", "nodev", "noatime", "defaults"];
     let rest: Vec<_> = block.options.iter().map(String::as_str).filter(|option| !known.contains(option)).collect();
-    devices::mount_at(reaper, &device, path, kind, flags, &rest.join(",")).await
+    devices::mount_apart(&agent.reaper(), &device, path, kind, flags, &rest.join(",")).await
 }
 
 /// The file system's name for the kernel: one for version 4, another for version 3.
