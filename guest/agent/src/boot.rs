@@ -24,6 +24,10 @@ pub struct Options {
     pub port: Option<String>,
     /// `cuboid.end=reset`: end by a reset instead of the power switch.
     pub reset: bool,
+    /// `cuboid.vsock=PORT`: the channel is a vsock port on which the host connects.
+    pub vsock: Option<u32>,
+    /// `cuboid.disks=SERIAL,…`: the serials of vda, vdb, …, for a VMM that gives its disks serials of its own.
+    pub disks: Vec<String>,
 }
 
 impl Options {
@@ -33,6 +37,8 @@ impl Options {
             match key {
                 "cuboid.port" => options.port = Some(value.to_owned()),
                 "cuboid.end" => options.reset = value == "reset",
+                "cuboid.vsock" => options.vsock = value.parse().ok(),
+                "cuboid.disks" => options.disks = value.split(',').map(str::to_owned).collect(),
                 _ => {}
             }
         }
@@ -52,10 +58,27 @@ pub fn fatal(reason: &str) -> ! {
     end_machine()
 }
 
+/// The device that has this serial by the command line.
+pub fn disk_by_order(serial: &str) -> Option<String> {
+    let number = u8::try_from(command_line().disks.iter().position(|known| known == serial)?).ok()?;
+    (number < 26).then(|| format!("vd{}", char::from(b'a' + number)))
+}
+
+/// Where the end is a reset, makes it one that the VMM tells apart from that of a kernel that gives up (`reboot=t`).
+fn choose_orderly_reset() {
+    if command_line().reset {
+        // A kernel without the choice has but one kind of reset.
+        let _ = fs::write("/sys/kernel/reboot/type", "kbd");
+    }
+}
+
+fn command_line() -> Options {
+    Options::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default())
+}
+
 /// Turns the machine off, in the way the command line asks for.
 pub fn end_machine() -> ! {
-    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    if Options::parse(&line).reset { process::reset_machine() } else { process::power_off() }
+    if command_line().reset { process::reset_machine() } else { process::power_off() }
 }
 
 /// A panic is a fatal error: without PID 1 there is no machine.
@@ -172,6 +195,7 @@ pub fn shut_down() -> ! {
     }
     files::sync_all();
     unmount_all();
+    choose_orderly_reset();
     end_machine()
 }
 
@@ -197,7 +221,10 @@ mod tests {
     #[test]
     fn only_our_words_of_the_command_line_count() {
         let options = Options::parse("console=hvc0 quiet cuboid.port=x.1 cuboid.end=reset cuboid.other=1 panic=-1\n");
-        assert_eq!(options, Options { port: Some("x.1".into()), reset: true });
+        assert_eq!(options, Options { port: Some("x.1".into()), reset: true, ..Options::default() });
+        let options = Options::parse("cuboid.vsock=1024 cuboid.disks=image,data.1 quiet");
+        assert_eq!((options.vsock, options.disks), (Some(1024), vec!["image".into(), "data.1".into()]));
+        assert_eq!(Options::parse("cuboid.vsock=x").vsock, None);
         assert_eq!(Options::parse(""), Options::default());
     }
 }

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use cuboid_agent::agent::{Agent, Calls};
-use cuboid_agent::channel::{EventLog, Mux, VirtioPort};
+use cuboid_agent::channel::{EventLog, Mux, VirtioPort, VsockPort};
 use cuboid_agent::error::{Context, Outcome};
 use cuboid_agent::sys::process;
-use cuboid_agent::{boot, oom};
+use cuboid_agent::{boot, modules, oom};
 use tokio::task::{LocalSet, spawn_local};
 
 fn main() {
@@ -26,7 +26,6 @@ fn run() -> Outcome<()> {
     let signals = process::child_signals().context("blocking SIGCHLD")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     LocalSet::new().block_on(&runtime, async move {
-        let port = boot::find_port(&options).await?;
         let events = EventLog::default();
         let agent = Rc::new(Agent::new(events.clone()));
         let reaper = agent.reaper();
@@ -36,8 +35,14 @@ fn run() -> Outcome<()> {
             }
         });
         spawn_local(oom::watch(events.clone()));
-        let port = VirtioPort::open(&port).context("opening the channel's port")?;
-        Mux::new(Rc::new(Calls(agent)), events).run(port).await;
+        let mux = Mux::new(Rc::new(Calls(agent)), events);
+        if let Some(number) = options.vsock {
+            modules::OnDemand::default().need("vmw_vsock_virtio_transport")?;
+            mux.run(VsockPort::listen(number).context("listening for the host")?).await;
+        } else {
+            let port = boot::find_port(&options).await?;
+            mux.run(VirtioPort::open(&port).context("opening the channel's port")?).await;
+        }
         Ok(())
     })
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
+use crate::boot;
 use crate::container::spawn;
 use crate::error::{Code, Context, Failure, Outcome};
 use crate::reaper::Reaper;
@@ -26,7 +27,7 @@ impl Devices {
                 if let Some(path) = self.known(serial) {
                     return path;
                 }
-                self.look();
+                self.look(serial);
                 match self.known(serial) {
                     Some(path) => return path,
                     None => tokio::time::sleep(PAUSE).await,
@@ -42,9 +43,13 @@ impl Devices {
         found.filter(|path| fs::exists(path).unwrap_or(false))
     }
 
-    fn look(&self) {
+    fn look(&self, wanted: &str) {
         let mut known = self.0.borrow_mut();
         known.clear();
+        if let Some(name) = boot::disk_by_order(wanted) {
+            known.insert(wanted.to_owned(), format!("/dev/{name}"));
+            return;
+        }
         for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
             // Loop devices and the like have none.
             let Ok(serial) = fs::read_to_string(entry.path().join("serial")) else { continue };

@@ -6,6 +6,7 @@ pub mod net;
 pub mod process;
 pub mod security;
 pub mod tty;
+pub mod vsock;
 
 use std::ffi::CString;
 use std::io;
