@@ -13,6 +13,7 @@ import pytest
 from cuboid.lib.errors import UnavailableError
 from cuboid.node.kubelet.serve import Keys, serve_kubelet, tls_context
 from cuboid.server.tls import client_context
+from cuboid.vmm.base import VmStats
 from tests.harness.kubelet_rig import KubeletRig, kubelet
 
 LOGS = "/containerLogs/default/web/main"
@@ -186,11 +187,14 @@ async def test_usage_in_its_three_forms(rig: KubeletRig) -> None:
         rows = (await client.get("/cuboid/v1/stats/default")).json()["items"]
         text = (await client.get("/metrics")).text
         other = (await client.get("/cuboid/v1/stats/elsewhere")).json()["items"]
+        rig.view.vmm = VmStats(1.0, 64 << 20, 48 << 20)
+        machines = (await client.get("/cuboid/v1/stats/default?machines=true")).json()["machines"]
         pods = (await client.get("/pods")).json()["items"]
     assert summary["node"]["nodeName"] == "node-1"
     assert [c["name"] for c in summary["pods"][0]["containers"]] == ["main", "term"]
     assert {(row["pod"], row["container"]) for row in rows} == {("web", "main"), ("web", "term")}
     assert other == []
+    assert [(row["pod"], row["privateBytes"]) for row in machines] == [("web", 48 << 20)]
     assert 'container_memory_working_set_bytes{container="main",namespace="default",pod="web"} 1.048576e+06' in text
     assert "cuboid_node_pods 1.0" in text
     assert pods[0]["metadata"]["name"] == "web"

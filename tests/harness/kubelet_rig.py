@@ -29,6 +29,7 @@ from cuboid.node.logs import LogPump
 from cuboid.node.news import News
 from cuboid.server.tls import Authority, client_context
 from cuboid.storage.fake import FakeDisks
+from cuboid.vmm.base import VmStats
 
 SETUP = pb.Setup(hostname="web", images=[pb.Device(name="image", serial="i")])
 
@@ -113,6 +114,7 @@ class View:
     folder: Path
     agent: FakeAgent
     up: bool = True
+    vmm: VmStats | None = None
 
     @property
     def uid(self) -> str:
@@ -136,6 +138,9 @@ class View:
 
     def tty(self, container: str) -> bool:
         return any(c.name == container and c.tty for c in self.pod.spec.containers)
+
+    async def vmm_stats(self) -> VmStats | None:
+        return self.vmm
 
     def log_folder(self, container: str) -> Path:
         return self.folder / container

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from cuboid.guest.base import Guest
 from cuboid.kube.types import Pod
+from cuboid.vmm.base import VmStats
 
 
 class PodView(Protocol):
@@ -34,6 +35,10 @@ class PodView(Protocol):
         ...
 
     def tty(self, container: str) -> bool: ...
+
+    async def vmm_stats(self) -> VmStats | None:
+        """What the pod's VMM takes of the host; None while there is none. CuboidError if it does not tell."""
+        ...
 
     def log_folder(self, container: str) -> Path:
         """The folder of `0.log`; it exists once the container has started for the first time."""

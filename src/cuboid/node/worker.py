@@ -26,7 +26,7 @@ from cuboid.node.status_writer import StatusWriter
 from cuboid.node.steps.perform import Performer
 from cuboid.node.steps.tools import Tools
 from cuboid.node.steps.work import PodWork
-from cuboid.vmm.base import Vm
+from cuboid.vmm.base import Vm, VmStats
 
 log = get_log(__name__)
 SAVE_RETRY_SECONDS = 1.0
@@ -101,6 +101,9 @@ class PodWorker:
 
     def tty(self, container: str) -> bool:
         return self.work.container(container).tty
+
+    async def vmm_stats(self) -> VmStats | None:
+        return await self.work.vm.stats() if self.work.vm is not None else None
 
     def log_folder(self, container: str) -> Path:
         return self.work.log_folder(container)

@@ -15,7 +15,7 @@ from cuboid.cli import api, config, output, streams
 from cuboid.cli import main as main_module
 from cuboid.cli.main import exit_code
 from cuboid.cli.verbs import cp
-from cuboid.cli.verbs.info import _event_row
+from cuboid.cli.verbs.info import _event_row, _stats_table
 from cuboid.cli.verbs.lifecycle import _seconds
 from cuboid.cli.verbs.logs import _as_json, _since
 from cuboid.lib import errors
@@ -255,3 +255,16 @@ def test_a_kubeconfig_with_our_context_is_enough(tmp_path: Path, monkeypatch: py
     found = config.find()
     assert (found.server, found.token, found.ca, found.namespace) == ("https://h:1", "secret", "PEM", "team")
     assert "secret" not in repr(found)
+
+
+def test_stats_show_the_hosts_memory_once_a_pod_and_of_paused_pods_that_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine = {"pod": "web", "privateBytes": 48 << 20, "guestBytes": 30 << 20, "translationBytes": 8 << 20}
+    rows = [{"pod": "web", "container": name, "memoryBytes": 1 << 20} for name in ("main", "side")]
+    _stats_table({"items": rows, "machines": [machine, {"pod": "asleep", "privateBytes": 40 << 20}]}, True)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][-6:] == ["HOST", "MEMORY", "GUEST", "PAGES", "CODE", "VMM"]
+    assert lines[1][0] == "asleep" and lines[1].count("-") == 10
+    assert lines[2][-4:] == ["48.0MiB", "30.0MiB", "8.0MiB", "-"]
+    assert lines[3][-4:] == ["-"] * 4

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -16,6 +15,8 @@ from cuboid.node.access import PodView
 from cuboid.node.metrics import NodeMetrics
 from cuboid.node.summary import rows, summary
 from cuboid.node.usage import StatsBook
+from cuboid.node.vmm_usage import vmm_usage
+from cuboid.vmm.base import VmStats
 
 
 class FakeGuest:
@@ -44,6 +45,7 @@ class View:
         self.pod: Pod = pod({"metadata": metadata, "spec": {"containers": [{"name": "main"}]}, "status": status})
         self._guest = guest
         self.up = True
+        self.vmm: VmStats | None = None
 
     @property
     def uid(self) -> str:
@@ -64,6 +66,9 @@ class View:
 
     def tty(self, container: str) -> bool:
         return False
+
+    async def vmm_stats(self) -> VmStats | None:
+        return self.vmm
 
     def log_folder(self, container: str) -> Path:
         return Path("/nowhere")
@@ -163,6 +168,26 @@ async def test_one_guest_cannot_swell_an_answer_about_all_pods() -> None:
     assert [c.pids for c in kept.containers] == [999]
     assert len(kept.interfaces) == len(kept.volumes) == len({i.name for i in kept.interfaces}) == usage.MOST_ITEMS
     assert len(kept.SerializeToString()) < 10_000
+
+
+async def test_machines_are_told_by_part_also_of_paused_pods(world: World) -> None:
+    quiet, away = View("quiet", world.guest), View("away", world.guest)
+    quiet.up, quiet.vmm = False, VmStats(1.5, 80 << 20, 60 << 20, 30 << 20, 12 << 20)
+    world.views += [quiet, away]
+    world.views[0].vmm = VmStats(1.0, 80 << 20, 60 << 20)
+    first, second = [machine.row() for machine in await vmm_usage(world, "default")]
+    assert (first["pod"], second["pod"]) == ("quiet", "web")
+    assert (first["guestBytes"], first["translationBytes"], first["vmmBytes"]) == (30 << 20, 12 << 20, 18 << 20)
+    assert second["privateBytes"] == 60 << 20 and "guestBytes" not in second, "a driver that does not tell"
+    assert await vmm_usage(world, "elsewhere") == []
+
+
+async def test_a_vmm_that_has_just_ended_is_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gone(_: View) -> VmStats | None:
+        raise UnavailableError("the VM has ended")
+
+    monkeypatch.setattr(View, "vmm_stats", gone)
+    assert await vmm_usage(world) == []
 
 
 async def test_the_three_forms_agree(world: World) -> None:

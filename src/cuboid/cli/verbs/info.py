@@ -23,12 +23,14 @@ def register(app: typer.Typer) -> None:
     app.command("port", help="Show published ports, or forward one.\n\nExample: cuboid port web 8081:80")(port)
 
 
-def _usage(api: Api, namespace: str, names: list[str]) -> list[Object]:
-    rows: list[Object] = []
+def _usage(api: Api, namespace: str, names: list[str]) -> Object:
+    """Rows of containers as `items`, rows of their machines as `machines`."""
+    found: dict[str, list[Object]] = {"items": [], "machines": []}
     for node in api.get("/api/v1/nodes")["items"]:
-        answer = api.get(node_path(node["metadata"]["name"], f"/cuboid/v1/stats/{namespace}"))
-        rows += [row for row in answer["items"] if not names or row["pod"] in names]
-    return rows
+        answer = api.get(node_path(node["metadata"]["name"], f"/cuboid/v1/stats/{namespace}"), machines="true")
+        for kind, rows in found.items():
+            rows += [row for row in answer.get(kind, []) if not names or row["pod"] in names]
+    return found
 
 
 def stats(
@@ -42,18 +44,34 @@ def stats(
     for name in names:
         common.get_pod(api, namespace, name)
     while True:
-        rows = _usage(api, namespace, names)
+        found = _usage(api, namespace, names)
         if follow and output is Format.TABLE:
             print("\033[H\033[J", end="")
-        show({"items": rows}, output, lambda rows=rows: _stats_table(rows))  # type: ignore[misc]
+        wide = output is Format.WIDE
+        show(found, output, lambda found=found, wide=wide: _stats_table(found, wide))  # type: ignore[misc]
         if not follow:
             return
         time.sleep(2)
 
 
-def _stats_table(rows: list[Object]) -> None:
-    columns = ("POD", "CONTAINER", "CPU", "MEMORY", "LIMIT", "PIDS", "DISK READ", "DISK WRITTEN")
-    table(columns, [_stats_row(row) for row in rows])
+def _stats_table(found: Object, wide: bool) -> None:
+    """The host's memory is of the pod's machine: it stands in the pod's first row. A paused pod has that alone."""
+    machines = {row["pod"]: row for row in found["machines"]}
+    rows, seen = [], set()
+    for row in found["items"]:
+        machine = machines.get(row["pod"], {}) if row["pod"] not in seen else {}
+        seen.add(row["pod"])
+        rows.append([*_stats_row(row), *_machine_cells(machine, wide)])
+    for name in sorted(machines.keys() - seen):
+        rows.append([name, *["-"] * 7, *_machine_cells(machines[name], wide)])
+    columns = ("POD", "CONTAINER", "CPU", "MEMORY", "LIMIT", "PIDS", "DISK READ", "DISK WRITTEN", "HOST MEMORY")
+    table([*columns, *(("GUEST PAGES", "CODE", "VMM") if wide else ())], sorted(rows, key=lambda row: str(row[0])))
+
+
+def _machine_cells(machine: Object, wide: bool) -> list[object]:
+    """What the host gives for one machine: in all, and of it guest's pages, translated code, the VMM's own."""
+    names = ("privateBytes", *(("guestBytes", "translationBytes", "vmmBytes") if wide else ()))
+    return [size(machine[name]) if name in machine else "-" for name in names]
 
 
 def _stats_row(row: Object) -> list[object]:

@@ -17,10 +17,11 @@ from cuboid.images.base import ImageStore
 from cuboid.lib.errors import CuboidError
 from cuboid.node.access import PodAccess
 from cuboid.node.kubelet import files, images, logs, streams
-from cuboid.node.kubelet.edge import Edge, answer_error
+from cuboid.node.kubelet.edge import Edge, answer_error, flag
 from cuboid.node.metrics import NodeMetrics
 from cuboid.node.summary import rows, summary
 from cuboid.node.usage import StatsBook
+from cuboid.node.vmm_usage import vmm_usage
 from cuboid.storage.base import Disks
 
 Handler = Callable[[Request, Edge], Awaitable[Response]]
@@ -100,7 +101,10 @@ async def _summary(request: Request, edge: Edge) -> Response:
 
 
 async def _stats(request: Request, edge: Edge) -> Response:
-    return JSONResponse({"items": rows(await edge.stats.usage(request.path_params["namespace"]))})
+    namespace = request.path_params["namespace"]
+    machines = await vmm_usage(edge.access, namespace) if flag(request, "machines") else None
+    told = {} if machines is None else {"machines": [usage.row() for usage in machines]}
+    return JSONResponse({"items": rows(await edge.stats.usage(namespace)), **told})
 
 
 async def _metrics(request: Request, edge: Edge) -> Response:
