@@ -243,7 +243,8 @@ class CniNetwork:
         """Set the limits and publish the ports; whatever fails, the slot is as before or else `clean` undoes it."""
         try:
             self._records.put(replace(pod, phase=Phase.PUBLISHING), durable=False)
-            await wire.limit(attachment.netns, pod.limits)
+            if pod.limits != NO_LIMITS:
+                await wire.limit(attachment.netns, pod.limits)
             await self._claim(pod)
             await self._publish(pod, attachment.addresses)
         except (CuboidError, OSError, asyncio.CancelledError):
@@ -253,7 +254,8 @@ class CniNetwork:
     async def _strip(self, slot: Record, pod: Record, attachment: Attachment) -> None:
         """The inverse of `_equip`."""
         try:
-            await wire.limit(attachment.netns, NO_LIMITS)
+            if pod.limits != NO_LIMITS:
+                await wire.limit(attachment.netns, NO_LIMITS)
             await self._withdraw(pod)
         except (CuboidError, OSError) as error:
             log.warning("undoing an adoption failed, `clean` will try again", pod=pod.pod, error=str(error))
