@@ -17,13 +17,13 @@ CGROUPS = Path("/sys/fs/cgroup")
 CLAIMS = Path("/run/cuboid-ports")
 SMALL = 64 << 10  # bytes; a lease, a claim or a record of the network
 _UID = re.compile(r"(?<![0-9a-f])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-f])")
-_VM = re.compile(r"(?<![0-9a-f])([0-9a-f]{32})-\d+")
+_VM = re.compile(r"(?<![0-9a-f])([0-9a-f]{32})-\d+|warm-([0-9a-f]{32})")
 NOT_OF_PODS = ("server", "logs", "vmm", "templates")  # the store and its keys, the daemons' logs, what VMs are made of
 
 
 def pod_ids(text: str) -> set[str]:
     """Uids of pods named in a text, also as they are in the id of a VM."""
-    return {*_UID.findall(text), *(str(uuid.UUID(found)) for found in _VM.findall(text))}
+    return {*_UID.findall(text), *(str(uuid.UUID(own or slot)) for own, slot in _VM.findall(text))}
 
 
 def strangers(text: str, kept: set[str]) -> bool:
@@ -61,8 +61,9 @@ def own_groups(parent: str) -> list[Path]:
 
 
 def groups(parent: str, kept: set[str]) -> list[str]:
-    """Control groups of other VMs below the platform's own."""
+    """Control groups of other VMs below the platform's own; `kept` may name one itself, as a template's is."""
     found = [child for group in own_groups(parent) for child in group.iterdir() if child.is_dir()]
+    found = [path for path in found if not any(path.name.startswith(name) for name in kept)]
     return [f"cgroup {path}" for path in found if not pod_ids(path.name) or strangers(path.name, kept)]
 
 

@@ -32,6 +32,7 @@ ARTIFACTS = ROOT / "build/artifacts"
 PROBE_CACHE = ROOT / "build/probe-cache"
 TEMPLATES = ROOT / "build/test/templates"
 KEPT_TEMPLATES = 8
+LOOKS = 3
 Object = dict[str, Any]
 T = TypeVar("T")
 Finished = subprocess.CompletedProcess[str]
@@ -278,10 +279,23 @@ class Platform:
         return ApiClient(row["server"], token.strip(), authority)
 
     def leftovers(self, *kept: str) -> list[str]:
-        """What there is on the host for other pods than those with the uids `kept`. Empty if nothing leaks."""
+        """What there is on the host for other pods than those with the uids `kept`. Empty if nothing leaks.
+
+        Machines come to wait, and are taken, while this looks: what is there only once is none.
+        """
+        found = self._leftovers(*kept)
+        for _ in range(LOOKS if found else 0):
+            time.sleep(0.5)
+            again = self._leftovers(*kept)
+            found = [line for line in found if line in again]
+        return found
+
+    def _leftovers(self, *kept: str) -> list[str]:
         names = {*kept, *map(self.network_id, kept), *leftovers.pod_ids(self._boot_ids())}
         idle = self.waiting()
         names |= {row["slot"] for row in idle}
+        with suppress(FileNotFoundError):  # the node agent's own: one is being built
+            names.add(f"template-{self.daemon_pid('node')}-")
         rules = self.run(["sh", "-c", "iptables-save; nft list ruleset"], check=False).stdout.splitlines()
         return [
             *(f"VMM {pid}" for pid in self.vmms() if leftovers.strangers(_groups(pid), names)),
@@ -364,8 +378,8 @@ class Platform:
 def platform(label: str = "platform", *, disk_mib: int = 0, **settings: str) -> Iterator[Platform]:
     """A platform that is up, with the templates that another one has built, which it verifies.
 
-    `settings` are environment variables (CUBOID_NODE_…). `disk_mib` gives its state folder a disk of its own (in memory),
-    which `Platform.resize_disk` can make too small.
+    `settings` are environment variables (CUBOID_NODE_…). `disk_mib` gives its state folder a disk of its own, in
+    memory, which `Platform.resize_disk` can make too small.
     """
     place = Platform()
     place.settings |= settings
