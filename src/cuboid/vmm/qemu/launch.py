@@ -125,7 +125,7 @@ class Launch:
         )  # fmt: skip
 
     async def _run(self, plan: Plan, fds: list[int]) -> int:
-        program = [sys.executable, "-I", "-S", launcher.__file__, *plan.words()]
+        program = [sys.executable, "-I", "-S", "-c", launcher.START, *plan.words()]
         try:
             result = await proc.run(program, timeout=self._settings.create_seconds, pass_fds=fds, output_limit=64)
         except ProcessError as error:

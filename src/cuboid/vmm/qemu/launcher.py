@@ -1,4 +1,4 @@
-"""Turns itself into a jailed VMM: run as `python -I -S launcher.py WORD…` with the words of a `plan.Plan`.
+"""Turns itself into a jailed VMM: run as `python -I -S -c START WORD…` with the words of a `plan.Plan`.
 
 It starts as root, joins the VM's cgroups, enters its network namespace, makes new mount, PID, IPC and UTS namespaces
 with a root that holds nothing but what the VMM reads, gives up every privilege and executes the VMM, which becomes
@@ -15,15 +15,17 @@ import os
 import resource
 import sys
 
+from cuboid.lib.linux import mount, prctl
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-if __name__ == "__main__":  # `-I` leaves the package out of the path
-    sys.path.insert(0, os.path.abspath(__file__).rsplit("/cuboid/", 1)[0])  # noqa: PTH100
-
-from cuboid.lib.linux import mount, prctl  # noqa: E402
-
+# `-I` leaves the package out of the path. Imported, not executed: only what is imported is kept compiled (5 ms).
+START = f"""import sys
+sys.path.insert(0, {os.path.abspath(__file__).rsplit("/cuboid/", 1)[0]!r})
+from cuboid.vmm.qemu import launcher
+launcher.run(sys.argv[1:])"""  # noqa: PTH100
 TUNSETIFF, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 0x0002, 0x1000, 0x4000
 FIRST_FD = 3  # the VMM finds the plan's descriptors from here on, then the taps, in order
 PARKED_FDS = 400  # above every number that is given out
@@ -151,9 +153,9 @@ def _lower_limits(plan: Words) -> None:
     prctl.lower_limit(resource.RLIMIT_MEMLOCK, 0)
 
 
-if __name__ == "__main__":
+def run(words: list[str]) -> None:
     try:
-        main(parse(sys.argv[1:]))
+        main(parse(words))
     except OSError as failure:
         name = errno.errorcode.get(failure.errno or 0, "?")
         sys.stderr.write(f"{failure.strerror or failure} [{name}] {failure.filename or ''}\n")
