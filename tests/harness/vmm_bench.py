@@ -19,12 +19,14 @@ from cuboid.vmm.fake import FakeDriver, FakeHost, StopAgent
 from cuboid.vmm.qemu.vm import QemuVm
 from tests.harness.firecracker.bench import FirecrackerBench
 from tests.harness.firecracker.needs import needs_protocol
+from tests.harness.firecracker.real import RealBench, needs_firecracker
 from tests.harness.vms import Guest, Vms, needs_vms
 
 SLOTS = (Disk("image", None, True), Disk("data", None, False))  # of the templates
 DRIVERS = [
     "fake", pytest.param("qemu", marks=[pytest.mark.vm, needs_vms, pytest.mark.timeout(180)]),
     pytest.param("firecracker-protocol", marks=[needs_protocol]),
+    pytest.param("firecracker", marks=[pytest.mark.vm, needs_firecracker]),
 ]  # fmt: skip
 
 
@@ -168,8 +170,18 @@ class QemuBench:
 @asynccontextmanager
 async def opened(driver: str, folder: Path) -> AsyncIterator[Bench]:
     made: FakeBench | QemuBench | FirecrackerBench
-    made = FakeBench(folder) if driver == "fake" else QemuBench() if driver == "qemu" else FirecrackerBench()
+    match driver:
+        case "fake":
+            made = FakeBench(folder)
+        case "qemu":
+            made = QemuBench()
+        case "firecracker":
+            made = RealBench()
+        case _:
+            made = FirecrackerBench()
     try:
+        if isinstance(made, RealBench):
+            await made.usable()
         yield made
     finally:
         await made.close()

@@ -40,7 +40,9 @@ DEVICES = {"dev/console": (5, 1), "dev/null": (1, 3)}
 BOOT = ("virtio_mmio", "virtio_blk", "virtio_net", "erofs", "overlay")
 # Loaded by the agent when something asks for them; what a kernel does not have is left out. `SMALL` is what costs a
 # small guest little memory; `DEMAND` adds NFS (7 MB) and what privileged pods use (netfilter, bridges).
-SMALL = ("virtio_rng", "virtio_balloon", "virtio_console", "ext4", "fuse", "loop", "tun", "veth")
+SMALL = (
+    "virtio_rng", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport", "ext4", "fuse", "loop", "tun", "veth",
+)  # fmt: skip
 DEMAND = (
     *SMALL, "nfsv4", "nfsv3", "bridge", "br_netfilter", "dummy", "binfmt_misc",
     "nf_tables", "nft_chain_nat", "nft_masq", "nft_redir", "nft_ct", "nft_compat", "nft_reject_inet", "nft_limit",
