@@ -41,7 +41,8 @@ BOOT = ("virtio_mmio", "virtio_blk", "virtio_net", "erofs", "overlay")
 # Loaded by the agent when something asks for them; what a kernel does not have is left out. `SMALL` is what costs a
 # small guest little memory; `DEMAND` adds NFS (7 MB) and what privileged pods use (netfilter, bridges).
 SMALL = (
-    "virtio_rng", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport", "ext4", "fuse", "loop", "tun", "veth",
+    "virtio_rng", "virtio_balloon", "virtio_console", "vmw_vsock_virtio_transport", "ext4", "fuse", "loop", "tun",
+    "veth",
 )  # fmt: skip
 DEMAND = (
     *SMALL, "nfsv4", "nfsv3", "bridge", "br_netfilter", "dummy", "binfmt_misc",
