@@ -100,7 +100,7 @@ def measure() -> Result:
     kinds = {kind: settings for kind, settings in KINDS.items() if kind != "general" or assets.kind == MINIMAL}
     samples = Samples()
     with platforms(kinds) as places:
-        accel = _accel(places["cold"])
+        accel = _accel(places["warm"])
         with _floors(assets, accel) as (bare, clones):
             image = podman_image()
             for turn in range(RUNS):

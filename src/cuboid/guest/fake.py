@@ -397,11 +397,13 @@ class FakeAgent:
 
 
 def known(args: list[str]) -> Script:
-    """What a container does that has no script: `echo` says its words and ends, all else runs, with `sh -c "echo …"`
-    after it has said them."""
+    """What a container does that has no script: `true` and `echo` end by themselves, all else runs; `sh -c "echo …; …"`
+    has said its words then."""
     match args:
         case ["sh", "-c", text] if text.startswith("echo "):
             return Script(output=[(1, text.partition(";")[0].removeprefix("echo ").encode())])
+        case ["true"]:
+            return Script(exit_after=0.0)
         case ["echo", *words]:
             return Script(output=[(1, " ".join(words).encode())], exit_after=0.0)
         case _:
