@@ -203,7 +203,7 @@ class FirecrackerDriver:
                 set_oom_score(vm.pid, spec.limits.oom_score)
             except OSError as error:
                 raise UnavailableError("the VMM ended at once") from error
-        await vm.reached()
+        await vm.made_ready()
         await launch.own_taps(spec, vm.pid, uid)
         disks = [
             Binding(disk.path, requests.disk_path(disk.serial), disk.read_only)

@@ -96,12 +96,21 @@ class Jailed:
         self._owners = -1
         self._namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
+    async def prepare(self) -> None:
+        """Make what every `bind` needs, once."""
+        if self._owners >= 0:
+            return
+        owners = await owner_map(self._uid)
+        if self._namespace < 0:  # closed meanwhile
+            os.close(owners)
+            raise ConflictError("the VM has ended")
+        self._owners = owners
+
     async def bind(self, bindings: Sequence[Binding]) -> None:
         """All of them or none. Errors as `clone`; ConflictError if the VMM is gone."""
         if not bindings:
             return
-        if self._owners < 0:
-            self._owners = await owner_map(self._uid)
+        await self.prepare()
         trees: list[int] = []
         try:
             for binding in bindings:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cuboid.lib import proc
-from cuboid.lib.aio import TaskSet, deadline, within
+from cuboid.lib.aio import TaskSet, deadline, gather_all, within
 from cuboid.lib.errors import (
     ConflictError,
     CuboidError,
@@ -149,6 +149,10 @@ class FirecrackerVm:
                 if self._state == State.ENDED or self._cause is not None:
                     raise ConflictError(f"VM {self.id} has ended") from error
                 raise
+
+    async def made_ready(self) -> None:
+        """Wait until the VMM answers, and until files can be given to it."""
+        await gather_all(self.reached(), self._jailed.prepare())
 
     async def give(self, *bindings: Binding) -> None:
         """Put files into the jail."""
