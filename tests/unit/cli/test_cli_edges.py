@@ -18,6 +18,8 @@ from cuboid.cli.verbs import cp
 from cuboid.cli.verbs.info import _event_row, _stats_table
 from cuboid.cli.verbs.lifecycle import _seconds
 from cuboid.cli.verbs.logs import _as_json, _since
+from cuboid.cli.verbs.ps import _start
+from cuboid.cli.verbs.why import print_receipt
 from cuboid.lib import errors
 
 
@@ -268,3 +270,19 @@ def test_stats_show_the_hosts_memory_once_a_pod_and_of_paused_pods_that_alone(
     assert lines[1][0] == "asleep" and lines[1].count("-") == 10
     assert lines[2][-4:] == ["48.0MiB", "30.0MiB", "8.0MiB", "-"]
     assert lines[3][-4:] == ["-"] * 4
+
+
+def test_a_receipt_says_how_the_machine_came_up_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    receipt = {
+        "totalSeconds": 0.25,
+        "driver": "qemu",
+        "accel": "tcg",
+        "start": "cold",
+        "notes": ["an own \033[1mkernel"],
+    }
+    print_receipt(receipt)
+    said = capsys.readouterr().out
+    assert "start: cold (the machine booted its kernel)\n" in said and "note: an own \\x1b[1mkernel" in said
+    print_receipt({"start": "warm\033[0m"})
+    assert "start: warm\\x1b[0m\n" in capsys.readouterr().out
+    assert _start(receipt) == "0.25s cold" and _start(None) == "-"

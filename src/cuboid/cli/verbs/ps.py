@@ -62,10 +62,15 @@ def _row(pod: Object, with_namespace: bool, wide: bool) -> list[object]:
     row += [metadata["name"], spec["containers"][0]["image"], status.word(pod), status.ready(pod), status.restarts(pod)]
     row += [age(metadata.get("creationTimestamp")), published]
     if wide:
-        receipt = status.receipt(pod)
-        start = f"{receipt['totalSeconds']:.2f}s" if receipt and "totalSeconds" in receipt else "-"
-        row += [pod.get("status", {}).get("podIP", "-"), spec.get("nodeName", "-"), start]
+        row += [pod.get("status", {}).get("podIP", "-"), spec.get("nodeName", "-"), _start(status.receipt(pod))]
     return row
+
+
+def _start(receipt: Object | None) -> str:
+    """How long the last start took, and how the machine came up."""
+    if not receipt or "totalSeconds" not in receipt:
+        return "-"
+    return f"{receipt['totalSeconds']:.2f}s {receipt.get('start', '')}".rstrip()
 
 
 def inspect(

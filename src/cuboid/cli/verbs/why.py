@@ -12,6 +12,10 @@ from cuboid.cli.output import Format, clean, colour_wanted, show
 
 Object = dict[str, Any]
 WIDTH = 40  # characters of the time line
+STARTS = {
+    "warm": "a machine that waited was given the pod", "restored": "the machine was restored from a template",
+    "cold": "the machine booted its kernel",
+}  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -49,8 +53,10 @@ def _warnings(api: Api, namespace: str, pod: Object) -> list[Object]:
 def print_receipt(receipt: Object) -> None:
     """The phases of a start as a time line; those side by side overlap."""
     total = float(receipt.get("totalSeconds", 0)) or 1e-9
-    how = ", ".join(str(receipt[key]) for key in ("start", "driver", "accel") if receipt.get(key))
-    print(f"start receipt: {total:.3f} s ({how}) at {receipt.get('startedAt', '?')}")
+    how = ", ".join(clean(str(receipt[key])) for key in ("driver", "accel") if receipt.get(key))
+    print(f"start receipt: {total:.3f} s ({how}) at {clean(str(receipt.get('startedAt', '?')))}")
+    if kind := clean(str(receipt.get("start", ""))):
+        print(f"start: {kind}" + (f" ({STARTS[kind]})" if kind in STARTS else ""))
     for phase in receipt.get("phases", []):
         offset, seconds = float(phase.get("offsetSeconds", 0)), float(phase.get("seconds", 0))
         before = min(WIDTH - 1, int(WIDTH * offset / total))
