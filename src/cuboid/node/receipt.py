@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from cuboid.lib.clock import Clock, parse_rfc3339, rfc3339_micro
@@ -24,6 +24,7 @@ class Timeline:
         self._wall = self._clock.now()
         self._zero = self._clock.monotonic()
         self._spans: dict[str, tuple[float, float]] = {}
+        self._inside: dict[str, float] = {}
         self.notes: list[str] = []
 
     def began(self, admitted: str, bound: str) -> None:
@@ -57,6 +58,12 @@ class Timeline:
         first = self._spans[name][0] if name in self._spans else begin
         self._spans[name] = (first, end)
 
+    def inside(self, name: str, phases_ns: Mapping[str, int]) -> None:
+        """What the guest says of its own share of a phase: `total`, or the sum of its parts. A claim of the guest's."""
+        spent = phases_ns.get("total", sum(phases_ns.values())) / 1e9
+        if 0 <= spent < WAIT_LIMIT:
+            self._inside[name] = self._inside.get(name, 0.0) + spent
+
     def since(self, name: str, after: str) -> None:
         """A phase from the end of another one until now."""
         if name not in self._spans and after in self._spans:
@@ -80,6 +87,7 @@ class Timeline:
                 "driver": driver, "accel": accel, "start": start,
                 "phases": [
                     {"name": name, "offsetSeconds": round(begin, 6), "seconds": round(end - begin, 6)}
+                    | ({"guestSeconds": round(self._inside[name], 6)} if name in self._inside else {})
                     for name, (begin, end) in spans
                 ],
                 "notes": self.notes,

@@ -51,3 +51,16 @@ def test_a_phase_that_was_tried_twice_is_one_from_first_begin_to_last_end() -> N
         with timeline.phase("network"):
             clock.advance(1.0)
     assert phases(timeline) == {"network": (0.0, 2.0)}
+
+
+def test_a_guest_s_own_share_of_a_phase_is_told_and_believed_within_bounds() -> None:
+    timeline = Timeline(ManualClock())
+    with timeline.phase("setup"):
+        timeline.inside("setup", {"total": 20_000_000, "network": 5_000_000})
+    with timeline.phase("container"):
+        timeline.inside("container", {"spawn": 1_000_000, "mounts": 2_000_000})
+    with timeline.phase("ready"):
+        timeline.inside("ready", {"total": 10**18})
+    rows = {row["name"]: row for row in json.loads(timeline.receipt("qemu", "tcg"))["phases"]}
+    assert (rows["setup"]["guestSeconds"], rows["container"]["guestSeconds"]) == (0.02, 0.003)
+    assert "guestSeconds" not in rows["ready"]

@@ -53,6 +53,8 @@ async def start_container(work: PodWork, order: do.StartContainer) -> ev.Event:
         return _unreachable(work, error)
     except (CuboidError, OSError) as error:
         return _failed(work, order, "StartError", error, CANNOT_START)
+    if not order.attempt:
+        work.timeline.inside("container", started.phases_ns)
     work.start_pump(order.name)
     return ev.Started(
         at=work.now, name=order.name, attempt=order.attempt,

@@ -201,6 +201,7 @@ async def _set_up(work: PodWork, guest: Guest) -> None:
             machine_id=machine_id(work.uid), boot_id=str(uuid.uuid4()),
         )  # fmt: skip
         done = await guest.setup(call, timeout=work.tools.settings.call_seconds)
+        work.timeline.inside("setup", done.phases_ns)
         await _is_boot(work, done.boot_id)
     work.tools.refresher.track(work.pod, guest, work.facts, files)
 
