@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cuboid.lib import proc
 from cuboid.lib.errors import ConflictError
+from cuboid.lib.linux import netns
 from cuboid.vmm import snapshots
-from cuboid.vmm.base import Disk, State
+from cuboid.vmm.base import Disk, Nic, State
 from cuboid.vmm.qemu.vm import QemuVm
 from tests.harness.vms import Guest, Vms, needs_vms
 
 pytestmark = [pytest.mark.vm, needs_vms, pytest.mark.timeout(180)]
 
+NICS = (Nic("tap0", "02:00:00:00:00:01"),)
 SLOTS = (Disk("image", None, True), Disk("data", None, False))
 
 
@@ -69,6 +74,41 @@ async def test_a_guest_finds_late_disks_with_their_sizes_and_content(template: P
         await vm.detach_disk("data")
         assert await guest.ask("write data nowhere") == "written"  # a slot without a disk forgets
         assert data.read_bytes().startswith(b"from the guest\0")
+
+
+async def test_a_late_disk_keeps_its_limits(template: Path) -> None:
+    async with Vms("late-limits") as vms:
+        vm = await clone(vms, template)
+        await vm.attach_disk(Disk("data", vms.disk("data.img"), False, iops=10))
+        guest = await resumed(vms, vm)
+        begin = time.monotonic()
+        for number in range(25):
+            assert await guest.ask(f"write data {number}") == "written"
+        assert time.monotonic() - begin > 1.5  # 25 requests, 10 a second, of which some may come early
+
+
+@pytest.mark.net
+async def test_a_clone_has_a_tap_of_its_own_where_the_template_had_one_in_an_empty_namespace() -> None:
+    namespace = Path("/run/netns") / f"cuboid-clone-{os.getpid()}"
+    async with Vms("clone-tap") as vms:
+        guest = await vms.boot(vms.spec(nics=NICS, template=True))
+        assert await guest.ask_list("nics") == [NICS[0].mac]
+        assert Path(f"/proc/{guest.vm.pid}/ns/net").stat().st_ino != Path("/proc/self/ns/net").stat().st_ino
+        await guest.vm.pause()
+        await guest.vm.snapshot(vms.folder / "snapshot")
+        await netns.create(namespace)
+        try:
+            adding = "ip tuntap add tap7 mode tap vnet_hdr".split()
+            await proc.run(["nsenter", f"--net={namespace}", *adding], timeout=5)
+            own = (dataclasses.replace(NICS[0], tap="tap7"),)
+            vm = await vms.driver.restore(vms.spec("clone", nics=own, netns=namespace), vms.folder / "snapshot")
+            vms.own(vm)
+            restored = await resumed(vms, vm)
+            assert await restored.ask_list("nics") == [NICS[0].mac]  # the agent gives it its own
+            assert Path(f"/proc/{vm.pid}/ns/net").stat().st_ino == namespace.stat().st_ino
+            await vm.kill()
+        finally:
+            netns.remove(namespace)
 
 
 async def test_what_clones_write_to_memory_reaches_neither_the_template_nor_each_other(template: Path) -> None:
