@@ -1,4 +1,4 @@
-"""What the node agent costs by itself and per pod, and many starts at once."""
+"""What pods cost the host: the node agent by itself and per pod, and the virtual machine monitors by part."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import os
 import statistics
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
-from bench.common import BUSYBOX, CUBOID, Result, running_platform, summary, verdict
-from tests.harness.platform import Platform
+from bench.common import PYTHON, Result, cpu_seconds, running_platform, settle, verdict
+from bench.starts import Client, names
+from cuboid.vmm.qemu import usage
+from tests.harness.platform import ROOT, Platform
 
 PODS = 20
-BAR_EMPTY, BAR_PER_POD = 70.0, 0.3  # MB
+MEMORY = "32m"
+GUEST_KIB = 32 << 10  # a mapping that is as large is the guest's memory, or translated code
+BAR_EMPTY, BAR_PER_POD, BAR_VMM = 70.0, 0.3, 45.0  # MB
+FLAT = 1.5  # times the memory per pod of 200, that it may be per pod of 2,000
 IDLE_SECONDS = 10.0
-DEADLINE = 600.0  # seconds for all starts together
+DIRTY_MIB = 24  # that a pod writes, and gives back
+GIVEN_BACK_SECONDS = 15.0
+CROWD_SECONDS = 1800.0
 
 
 def resident_mb(pid: int, kind: str = "VmRSS") -> float:
@@ -36,52 +44,101 @@ def settled_mb(pid: int) -> float:
 
 def idle_percent(pids: list[int]) -> float:
     """Of one core, what each of these processes uses on average while nothing happens."""
-    before = sum(_cpu_seconds(pid) for pid in pids)
+    before = sum(cpu_seconds(pid) for pid in pids)
     time.sleep(IDLE_SECONDS)
-    return (sum(_cpu_seconds(pid) for pid in pids) - before) / len(pids) / IDLE_SECONDS * 100
+    return (sum(cpu_seconds(pid) for pid in pids) - before) / len(pids) / IDLE_SECONDS * 100
 
 
-def _cpu_seconds(pid: int) -> float:
-    """User and system time (fields 14 and 15 of `proc_pid_stat(5)`)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
 
 
-def start_all(place: Platform, names: list[str]) -> tuple[float, int]:
-    """(seconds until all run, how many do not)."""
-    started = time.monotonic()
-    processes = [
-        subprocess.Popen(
-            place.inside([CUBOID, "run", "-q", "-d", "--name", name, "-m", "32m", BUSYBOX, "sleep", "3600"]),
-            env=place.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-        for name in names
-    ]  # fmt: skip
-    failed = sum(1 for process in processes if process.wait(DEADLINE) != 0)
-    return time.monotonic() - started, failed
+def files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def private_parts(pid: int) -> dict[str, float]:
+    """MB of a VMM's own memory by part."""
+    private, guest, translation = usage.parts(Path(f"/proc/{pid}/smaps").read_bytes(), GUEST_KIB)
+    return {
+        "all": private / 1e6, "guest": guest / 1e6, "translated code": translation / 1e6,
+        "QEMU": (private - guest - translation) / 1e6,
+    }  # fmt: skip
+
+
+def medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: round(statistics.median(row[name] for row in rows), 1) for name in rows[0]}
+
+
+def others(place: Platform) -> int:
+    """Processes of the platform that are no VMM."""
+    return len(place.processes()) - len(place.vmms())
+
+
+def given_back(place: Platform, name: str) -> dict[str, float]:
+    """MB of a VMM's guest before a pod writes DIRTY_MIB of memory, after that, and once the pod has let go of it."""
+    uid = place.pod(name)["metadata"]["uid"]
+    (pid,) = place.vmms(uid)
+    shell = ["exec", name, "sh", "-c"]
+    before = private_parts(pid)["guest"]
+    place.cuboid(*shell, f"head -c {DIRTY_MIB}m /dev/urandom > /dev/shm/dirty")
+    dirty = private_parts(pid)["guest"]
+    place.cuboid(*shell, "rm /dev/shm/dirty")
+    until, after = time.monotonic() + GIVEN_BACK_SECONDS, dirty
+    while time.monotonic() < until and after > (before + dirty) / 2:
+        time.sleep(0.5)
+        after = private_parts(pid)["guest"]
+    return {"before": round(before, 1), "written": round(dirty, 1), "let go of": round(after, 1)}
+
+
+def crowd() -> dict[str, dict[str, float]]:
+    """See `bench.crowd`, a process of its own."""
+    done = subprocess.run(
+        [PYTHON, "-m", "bench.crowd"], cwd=ROOT, check=True, capture_output=True, text=True, timeout=CROWD_SECONDS
+    )
+    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def measure() -> Result:
-    names = [f"many-{number}" for number in range(PODS)]
+    wanted = list(names("many", PODS))
     with running_platform() as place:
+        client = Client(place.state)
+        settle(place)
         node = place.daemon_pid("cuboid-node")
-        empty = settled_mb(node)
-        seconds, failed = start_all(place, names)
-        full = settled_mb(node)
-        whys = [json.loads(place.cuboid("why", name, "-o", "json").stdout) for name in names]
-        idle = idle_percent(place.vmms())
-        guests = [resident_mb(pid, "RssAnon") for pid in place.vmms()]
-        place.cuboid("rm", "-f", *names, timeout=300)
-    totals = [why["receipt"]["totalSeconds"] for why in whys if why.get("receipt")]
-    per_pod = (full - empty) / PODS
-    met = empty <= BAR_EMPTY and per_pod <= BAR_PER_POD and not failed
+        empty, threads_before, files_before, others_before = settled_mb(node), threads(node), files(node), others(place)
+        starts = client.start(wanted, memory=MEMORY)
+        settle(place)
+        full, threads_after, files_after, others_after = settled_mb(node), threads(node), files(node), others(place)
+        pods = [place.vmms(place.pod(name)["metadata"]["uid"])[0] for name in wanted]
+        idle, vmms = idle_percent(pods), [private_parts(pid) for pid in pods]
+        memory = given_back(place, wanted[0])
+        client.remove(wanted)
+    rows = crowd()
+    per_pod, vmm = (full - empty) / PODS, medians(vmms)
+    growth = {count: _per_pod(rows, "1", count) for count in ("200", "2000")}
+    checks = {
+        f"<= {BAR_EMPTY} MB with 0 pods": empty <= BAR_EMPTY,
+        f"<= {BAR_PER_POD} MB more per pod": per_pod <= BAR_PER_POD and max(growth.values()) <= BAR_PER_POD,
+        "flat to 2,000 pods": growth["2000"] <= growth["200"] * FLAT,
+        "no process and no thread per pod": others_after <= others_before and threads_after - threads_before < PODS,
+        f"a VMM <= {BAR_VMM} MB of its own": vmm["all"] <= BAR_VMM,
+        "none fails": not any(start.failed for start in starts),
+    }
+    missed = [name for name, met in checks.items() if not met]
     return {
-        "what": f"the node agent alone and with {PODS} pods; {PODS} pods started at once", "unit": "MB, s",
+        "what": f"the node agent alone and with {PODS} pods; the VMMs of these", "unit": "MB",
         "node agent, 0 pods": round(empty, 1), f"node agent, {PODS} pods": round(full, 1),
-        "more per pod": round(per_pod, 2), "private memory of a VMM, median": round(statistics.median(guests), 1),
-        "an idle VMM, % of a core": round(idle, 1),
-        "started at once": PODS, "failed": failed, "seconds until all run": round(seconds, 1),
-        "receipts' totals": summary(totals, 2),
-        "bar": f"<= {BAR_EMPTY} MB with 0 pods, <= {BAR_PER_POD} MB more per pod, none of {PODS} failing",
-        "verdict": verdict(met),
+        "more per pod": round(per_pod, 2),
+        "threads": f"{threads_before} → {threads_after}", "open files": f"{files_before} → {files_after}",
+        "processes besides VMMs": f"{others_before} → {others_after}",
+        "private memory of a VMM, medians": vmm, "an idle VMM, % of a core": round(idle, 2),
+        "came up": dict(Counter(start.how for start in starts)),
+        f"guest memory of one VMM, {DIRTY_MIB} MiB written": memory,
+        "with fakes around it, by pods": rows, "with fakes around it, more per pod": growth,
+        "bar": "; ".join(checks), "verdict": verdict(not missed) + (f": {'; '.join(missed)}" if missed else ""),
     }  # fmt: skip
+
+
+def _per_pod(rows: dict[str, dict[str, float]], few: str, many: str) -> float:
+    return round((rows[many]["MB"] - rows[few]["MB"]) / (int(many) - int(few)), 3)

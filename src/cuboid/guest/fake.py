@@ -358,12 +358,17 @@ class FakeAgent:
 
     async def _wait_log(self, container: FakeContainer, stream: FakeStream) -> None:
         container.changed.clear()
+        waits = [
+            self._tasks.start(container.changed.wait(), name=f"log-{stream.id}"),
+            self._tasks.start(stream.gone(), name=f"gone-{stream.id}"),
+        ]
         try:
-            async with asyncio.timeout(0.05):  # also looks whether the host or the container has gone meanwhile
-                await container.changed.wait()
-        except TimeoutError:
-            if stream.over:
-                raise FakeGone from None
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        if stream.over:
+            raise FakeGone
 
     async def _do_ack_logs(self, call: pb.AckLogs, _: FakeStream) -> pb.Reply:
         container = self._container(call.container)

@@ -75,6 +75,12 @@ class FakeStream:
             await self._wire.drain()
             view = view[count:]
 
+    async def gone(self) -> None:
+        """Returns when the host has let go of the stream. For a handler that waits for something else meanwhile."""
+        while not self.over:
+            self._changed.clear()
+            await self._changed.wait()
+
     def end(self, channel: int) -> None:
         if not self.over:
             self._wire.send(Kind.END, self.id, flags=channel)
