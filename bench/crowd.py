@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -35,7 +34,7 @@ def resources() -> dict[str, float]:
     rows = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "MB": int(rows["RssAnon"].split()[0]) * 1024 / 1e6, "threads": threading.active_count(),
-        "files": len(os.listdir("/proc/self/fd")),
+        "files": len(list(Path("/proc/self/fd").iterdir())),
     }  # fmt: skip
 
 
