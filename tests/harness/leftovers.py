@@ -48,10 +48,15 @@ def _paths(root: Path, without: tuple[str, ...] = ()) -> Iterator[Path]:
 
 
 def unfinished(state: Path) -> list[str]:
-    """Work that nothing does any more: half-made devices and downloads, spooled archives, half-written files."""
+    """Work that nothing does any more: half-made devices, spooled archives, half-written files.
+
+    Not half a blob: an interrupted download is kept for the next try ([images] partial_seconds).
+    """
     images = state / "images"
     places = [images / "work", images / "blobs", state / "spool"]
-    found = [f"unfinished {path}" for place in places if place.is_dir() for path in place.iterdir()]
+    found = [
+        f"unfinished {path}" for place in places if place.is_dir() for path in place.iterdir() if path.suffix != ".part"
+    ]
     return found + [f"unfinished {path}" for path in _paths(state) if re.fullmatch(r"\..*\.new", path.name)]
 
 
