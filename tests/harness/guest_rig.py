@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,29 +30,34 @@ class Rig:
     vm: QemuVm | None = None
 
 
-async def real_guest(folder: Path, stack: AsyncExitStack, *, memory_mib: int = 160) -> Rig:
-    """A VM with the real agent and a small image; skipped in words where none can run."""
+async def real_guest(
+    folder: Path, stack: AsyncExitStack, *, memory_mib: int = 160, kind: str = "", programs: Sequence[str] = ()
+) -> Rig:
+    """A VM with the real agent and a small image; skipped in words where none can run.
+
+    The image has `programs` beside the usual ones; `kind` is the guest kernel's: minimal, general, or what pods get.
+    """
     if needs_vms.args[0]:
         pytest.skip(str(needs_vms.kwargs["reason"]))
     try:
-        assets = guest_assets()
+        assets = guest_assets(kind=kind)
     except UnsupportedError as missing:
         pytest.skip(str(missing))
     vms = await stack.enter_async_context(Vms("guest", initramfs=assets.initramfs))
-    disk = Disk("image", image(vms.folder), read_only=True)
+    disk = Disk("image", image(vms.folder, (*PROGRAMS, *programs)), read_only=True)
     vm = await vms.create(vms.spec(boot=Boot(assets.kernel, assets.initramfs), disks=(disk,), memory_mib=memory_mib))
     await vm.start()
     return Rig(vm.channel_path, SETUP, boot_seconds=45.0, vm=vm)
 
 
-def image(folder: Path) -> Path:
+def image(folder: Path, programs: Sequence[str] = PROGRAMS) -> Path:
     """An EROFS image of a few of this machine's programs and their libraries."""
     tree, target = folder / "tree", folder / "image.erofs"
     for name in ("bin", "dev", "proc", "sys", "tmp", "etc"):
         (tree / name).mkdir(parents=True, exist_ok=True)
-    for program in PROGRAMS:
-        source = Path(shutil.which(program, path="/usr/bin:/bin") or "").resolve()
-        shutil.copy2(source, tree / "bin" / program)
+    for program in programs:
+        source = Path(shutil.which(program, path="/usr/bin:/bin:/usr/sbin:/sbin") or program).resolve()
+        shutil.copy2(source, tree / "bin" / Path(program).name)
         for library in _libraries(source):
             place = tree / library.relative_to("/")
             place.parent.mkdir(parents=True, exist_ok=True)

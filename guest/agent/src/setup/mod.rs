@@ -2,6 +2,7 @@
 
 pub mod devices;
 pub mod identity;
+pub mod inventory;
 pub mod names;
 pub mod netlink;
 pub mod network;

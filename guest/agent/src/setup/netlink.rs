@@ -2,12 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::inventory::{self, Route};
 use crate::error::{Context, Failure, Outcome};
 use crate::sys::{self, net};
 
 const REQUEST_ACK: u16 = 0x1 | 0x4;
 const CREATE_EXCLUSIVE: u16 = 0x400 | 0x200;
+const DUMP: u16 = 0x300;
 const ERROR: u16 = 2;
+/// The routing table that counts.
+pub const MAIN_TABLE: u8 = 254;
 /// No duplicate address detection: the address is usable at once, and the host knows that it is the only one.
 const IFA_F_NODAD: u32 = 0x02;
 
@@ -129,16 +133,15 @@ fn address(kind: u16, flags: u16, index: u32, cidr: &Cidr) -> Vec<u8> {
     message.finish()
 }
 
-fn add_route(index: u32, destination: &Cidr, gateway: Option<&IpAddr>) -> Vec<u8> {
-    const MAIN_TABLE: u8 = 254;
+fn route(kind: u16, flags: u16, index: u32, destination: &Cidr, gateway: Option<&IpAddr>) -> Vec<u8> {
     const BOOT: u8 = 3;
     const UNIVERSE: u8 = 0;
     const LINK: u8 = 253;
     const UNICAST: u8 = 1;
     let scope = if gateway.is_some() || destination.address.is_ipv6() { UNIVERSE } else { LINK };
-    let kind = family(&destination.address);
-    let fixed = [kind, destination.prefix, 0, 0, MAIN_TABLE, BOOT, scope, UNICAST, 0, 0, 0, 0];
-    let mut message = Message::new(libc::RTM_NEWROUTE, CREATE_EXCLUSIVE, &fixed);
+    let family = family(&destination.address);
+    let fixed = [family, destination.prefix, 0, 0, MAIN_TABLE, BOOT, scope, UNICAST, 0, 0, 0, 0];
+    let mut message = Message::new(kind, flags, &fixed);
     if destination.prefix > 0 {
         message = message.attribute(libc::RTA_DST, &octets(&destination.address));
     }
@@ -199,7 +202,36 @@ impl Routing {
 
     pub fn add_route(&self, index: u32, destination: &Cidr, gateway: Option<&IpAddr>) -> Outcome<()> {
         let what = format!("adding the route to {}/{}", destination.address, destination.prefix);
-        self.send(&what, &add_route(index, destination, gateway))
+        self.send(&what, &route(libc::RTM_NEWROUTE, CREATE_EXCLUSIVE, index, destination, gateway))
+    }
+
+    /// One that is not there is as good as removed.
+    pub fn remove_route(&self, index: u32, destination: &Cidr, gateway: Option<&IpAddr>) -> Outcome<()> {
+        let what = format!("removing the route to {}/{}", destination.address, destination.prefix);
+        self.send_unless(libc::ESRCH, &what, &route(libc::RTM_DELROUTE, 0, index, destination, gateway))
+    }
+
+    /// The device's addresses.
+    pub fn addresses(&self, index: u32) -> Outcome<Vec<Cidr>> {
+        self.list(libc::RTM_GETADDR, 8, |payload| inventory::address_of(payload, index))
+    }
+
+    /// The routes over the device that are not the kernel's own.
+    pub fn routes(&self, index: u32) -> Outcome<Vec<Route>> {
+        self.list(libc::RTM_GETROUTE, 12, |payload| inventory::route_of(payload, index))
+    }
+
+    fn list<T>(&self, kind: u16, fixed: usize, parse: impl Fn(&[u8]) -> Option<T>) -> Outcome<Vec<T>> {
+        let what = "listing what the network device has";
+        let mut answer = net::exchange(&self.0, &Message::new(kind, DUMP, &vec![0; fixed]).finish()).context(what)?;
+        let mut found = Vec::new();
+        loop {
+            found.extend(inventory::messages(&answer).filter_map(|(_, payload)| parse(payload)));
+            if inventory::is_last(&answer) {
+                return Ok(found);
+            }
+            answer = net::receive(&self.0).context(what)?;
+        }
     }
 }
 
@@ -220,7 +252,8 @@ mod tests {
     #[test]
     fn a_route_has_the_kernel_s_layout() {
         let gateway = IpAddr::from([10, 0, 0, 1]);
-        let message = add_route(2, &Cidr::parse("default").unwrap(), Some(&gateway));
+        let everywhere = Cidr::parse("default").unwrap();
+        let message = route(libc::RTM_NEWROUTE, CREATE_EXCLUSIVE, 2, &everywhere, Some(&gateway));
         assert_eq!(message.len(), 16 + 12 + 8 + 8);
         assert_eq!(message[0..4], 44u32.to_ne_bytes());
         assert_eq!(message[28..36], [8, 0, 5, 0, 10, 0, 0, 1]);

@@ -1,8 +1,10 @@
 //! The pod's network devices: found by their MAC or, after a restore, by their name; then named, addressed, routed.
 
 use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use super::inventory::Route;
 use super::netlink::{Cidr, Link, Routing, parse_mac};
 use crate::error::{Code, Failure, Outcome};
 use crate::pb;
@@ -20,6 +22,60 @@ pub async fn set_up(interfaces: &[pb::Interface]) -> Outcome<()> {
         set_up_one(&routing, &current, interface)?;
     }
     Ok(())
+}
+
+/// Gives devices that are in use what the call names instead of what they have. An address that stays is never taken
+/// away, so connections over it go on.
+pub async fn renew(interfaces: &[pb::Interface]) -> Outcome<()> {
+    let routing = Routing::open()?;
+    for interface in interfaces {
+        let current = wait_for(interface).await?;
+        let index = index_of(&current).ok_or_else(|| missing(interface))?;
+        remove_others(&routing, index, interface)?;
+        set_up_one(&routing, &current, interface)?;
+    }
+    Ok(())
+}
+
+fn remove_others(routing: &Routing, index: u32, interface: &pb::Interface) -> Outcome<()> {
+    let wanted: Vec<_> = interface.routes.iter().map(route_of).collect::<Outcome<_>>()?;
+    for route in routing.routes(index)? {
+        if !wanted.contains(&route) {
+            routing.remove_route(index, &route.destination, route.gateway.as_ref())?;
+        }
+    }
+    let wanted: Vec<_> = interface.addresses.iter().map(|text| Cidr::parse(text)).collect::<Outcome<_>>()?;
+    let (own, found): (Vec<_>, Vec<_>) = routing.addresses(index)?.into_iter().partition(is_link_local);
+    for address in found.iter().filter(|address| !wanted.contains(address)) {
+        routing.remove_address(index, address)?;
+    }
+    if own.is_empty() || interface.device.is_empty() || interface.mac.is_empty() {
+        return Ok(());
+    }
+    // The kernel made it of the old hardware address, and makes none of the new one while the device is up.
+    let fresh = link_local(parse_mac(&interface.mac)?);
+    for old in own.iter().filter(|old| **old != fresh) {
+        routing.remove_address(index, old)?;
+    }
+    routing.add_address(index, &fresh)
+}
+
+fn is_link_local(cidr: &Cidr) -> bool {
+    matches!(cidr.address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// fe80::/64 with the hardware address in its lower half (RFC 4291, appendix A).
+fn link_local(mac: [u8; 6]) -> Cidr {
+    let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+    let [a, b, c, d, e, f] = mac;
+    let address = Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f));
+    Cidr { address: address.into(), prefix: 64 }
+}
+
+fn route_of(route: &pb::IpRoute) -> Outcome<Route> {
+    let gateway = Some(route.gateway.as_str()).filter(|gateway| !gateway.is_empty());
+    let gateway = gateway.map(Cidr::parse).transpose()?.map(|cidr| cidr.address);
+    Ok(Route { destination: destination(&route.destination, gateway.as_ref())?, gateway })
 }
 
 /// What a device was like before a set-up.
@@ -79,9 +135,8 @@ fn set_up_one(routing: &Routing, current: &str, interface: &pb::Interface) -> Ou
         routing.add_address(index, &Cidr::parse(address)?)?;
     }
     for route in &interface.routes {
-        let gateway = Some(route.gateway.as_str()).filter(|gateway| !gateway.is_empty());
-        let gateway = gateway.map(Cidr::parse).transpose()?.map(|cidr| cidr.address);
-        routing.add_route(index, &destination(&route.destination, gateway.as_ref())?, gateway.as_ref())?;
+        let Route { destination, gateway } = route_of(route)?;
+        routing.add_route(index, &destination, gateway.as_ref())?;
     }
     Ok(())
 }
@@ -141,6 +196,12 @@ fn missing(interface: &pb::Interface) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_local_address_is_made_of_the_hardware_address() {
+        let made = link_local([0x02, 0, 0, 0, 0x01, 0x05]);
+        assert_eq!((made.address.to_string(), made.prefix), ("fe80::ff:fe00:105".to_owned(), 64));
+    }
 
     #[test]
     fn the_default_route_is_of_its_gateway_s_family() {

@@ -14,6 +14,6 @@ pub async fn renew(pod: &Pod, call: &pb::Renew) -> Outcome<Option<String>> {
     identity::set_clock(call.now_unix_ns)?;
     pod.names.borrow_mut().renew(call)?;
     let boot_id = identity::write_ids(&call.machine_id, &call.boot_id)?;
-    network::set_up(&call.interfaces).await?;
+    network::renew(&call.interfaces).await?;
     Ok(Some(boot_id).filter(|_| !call.boot_id.is_empty()))
 }

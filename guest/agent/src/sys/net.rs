@@ -15,7 +15,12 @@ pub fn open_route_socket() -> io::Result<OwnedFd> {
 pub fn exchange(socket: &OwnedFd, message: &[u8]) -> io::Result<Vec<u8>> {
     // SAFETY: the length passed is that of the slice.
     check(unsafe { libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) } as libc::c_long)?;
-    let mut answer = vec![0u8; 8192];
+    receive(socket)
+}
+
+/// The next part of an answer.
+pub fn receive(socket: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut answer = vec![0u8; 32 << 10];
     // SAFETY: the length passed is that of the buffer.
     let length =
         check(unsafe { libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) } as libc::c_long)?;
