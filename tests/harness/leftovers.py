@@ -72,12 +72,12 @@ def groups(parent: str, kept: set[str]) -> list[str]:
     return [f"cgroup {path}" for path in found if not pod_ids(path.name) or strangers(path.name, kept)]
 
 
-def claims(state: Path, kept: set[str]) -> list[str]:
-    """Published ports that this platform claims for other pods."""
+def claims(folder: Path, kept: set[str]) -> list[str]:
+    """Published ports that the platform in this folder claims for other pods."""
     found = []
     for path in CLAIMS.rglob("*-*-*"):
         row = json.loads(path.read_text() or "{}")
-        if str(row.get("record", "")).startswith(f"{state}/") and row.get("uid") not in kept:
+        if str(row.get("record", "")).startswith(f"{folder}/") and row.get("uid") not in kept:
             found.append(f"claim {path}")
     return found
 

@@ -217,7 +217,7 @@ class Platform:
             if row["ifname"] != "lo":
                 self.run(["ip", "link", "delete", row["ifname"]], check=False)
         for path in leftovers.CLAIMS.rglob("*-*-*"):
-            if str(self.state) in path.read_text():
+            if str(self.folder) in path.read_text():
                 path.unlink()
 
     def _change_boot_id(self) -> None:
@@ -303,7 +303,7 @@ class Platform:
             *self._surplus_links(len(kept) + len(idle)),
             *leftovers.mounts(self._mountinfo(), self.folder, names),
             *leftovers.groups(self.cgroup, names),
-            *leftovers.claims(self.state, names),
+            *leftovers.claims(self.folder, names),
             *leftovers.files(self.state, self.run_folder, names),
             *leftovers.unfinished(self.state),
         ]

@@ -123,7 +123,8 @@ class CniNetwork:
     async def _publish(self, record: Record, addresses: tuple[str, ...]) -> None:
         """Where no plugin does it."""
         if record.builtin and record.ports:
-            await netns.run_in(self._host, lambda: redirect.publish(record.bridge, record.ports, addresses))
+            args = (record.bridge, record.uid, record.ports, addresses)
+            await netns.run_in(self._host, lambda: redirect.publish(*args))
 
     async def _withdraw(self, record: Record) -> None:
         if record.builtin and record.ports and (addresses := record.addresses):

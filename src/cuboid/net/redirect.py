@@ -24,7 +24,8 @@ _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": sock
 _SUBSYSTEM, _INET = 10, 1
 _NEW, _GET, _DELETE = (_SUBSYSTEM << 8 | message for message in (12, 13, 14))
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
-_ELEMENT, _KEY, _DATA, _VALUE = 1, 1, 2, 1
+_ELEMENT, _KEY, _DATA, _NOTES, _VALUE = 1, 1, 2, 6, 1
+_COMMENT = 0  # the kind of note that `nft` shows
 
 
 def table_name(bridge: str) -> str:
@@ -79,11 +80,18 @@ class Element:
     key: bytes
     data: bytes
 
-    def body(self, bridge: str, *, with_data: bool) -> bytes:
-        """As the message for it has it."""
-        element = netlink.nested(_KEY, netlink.attribute(_VALUE, self.key))
-        if with_data:
-            element += netlink.nested(_DATA, netlink.attribute(_VALUE, self.data))
+    def named(self, bridge: str) -> bytes:
+        """The message that asks for it."""
+        return self._message(bridge, netlink.nested(_KEY, netlink.attribute(_VALUE, self.key)))
+
+    def whole(self, bridge: str, pod_uid: str) -> bytes:
+        """The message that makes it."""
+        key, data = (netlink.attribute(_VALUE, value) for value in (self.key, self.data))
+        comment = pod_uid.encode() + b"\0"
+        notes = netlink.attribute(_NOTES, bytes([_COMMENT, len(comment)]) + comment)
+        return self._message(bridge, netlink.nested(_KEY, key) + netlink.nested(_DATA, data) + notes)
+
+    def _message(self, bridge: str, element: bytes) -> bytes:
         return (
             netlink.filter_header(_INET)
             + netlink.text(_TABLE, table_name(bridge))
@@ -104,15 +112,18 @@ def elements(ports: Sequence[PortMapping], addresses: Sequence[str]) -> Iterator
                 yield Element(f"one{pod.version}", host.packed + key, data)
 
 
-def publish(bridge: str, ports: Sequence[PortMapping], addresses: Sequence[str]) -> None:
-    """In the host's namespace. The caller has claimed the ports, so what the maps still say of them is void."""
+def publish(bridge: str, pod_uid: str, ports: Sequence[PortMapping], addresses: Sequence[str]) -> None:
+    """In the host's namespace. The caller has claimed the ports, so what the maps still say of them is void.
+
+    The elements name the pod in a comment, for whoever looks at the rules.
+    """
     Path("/proc/sys/net/ipv4/conf", bridge, "route_localnet").write_text("1")  # for connections to 127.0.0.1
     for element in elements(ports, addresses):
-        body = element.body(bridge, with_data=True)
+        body = element.whole(bridge, pod_uid)
         try:
             netlink.transact(_SUBSYSTEM, _NEW, body, netlink.CREATE)
         except FileExistsError:
-            netlink.transact(_SUBSYSTEM, _DELETE, element.body(bridge, with_data=False))
+            netlink.transact(_SUBSYSTEM, _DELETE, element.named(bridge))
             netlink.transact(_SUBSYSTEM, _NEW, body, netlink.CREATE)
     _forget(ports)
 
@@ -122,7 +133,7 @@ def withdraw(bridge: str, ports: Sequence[PortMapping], addresses: Sequence[str]
     for element in elements(ports, addresses):
         if _found(bridge, element):
             with suppress(FileNotFoundError):
-                netlink.transact(_SUBSYSTEM, _DELETE, element.body(bridge, with_data=False))
+                netlink.transact(_SUBSYSTEM, _DELETE, element.named(bridge))
     _forget(ports)
 
 
@@ -140,7 +151,7 @@ def _forget(ports: Sequence[PortMapping]) -> None:
 def _found(bridge: str, element: Element) -> bool:
     """Whether the map holds it, with this data."""
     try:
-        answer = netlink.ask(netlink.NETFILTER, _GET, element.body(bridge, with_data=False))
+        answer = netlink.ask(netlink.NETFILTER, _GET, element.named(bridge))
     except FileNotFoundError:
         return False
     value = answer[4:]
