@@ -136,12 +136,17 @@ class Clones:
     async def clone(self, folder: Path | None = None, *, disks: tuple[Disk, ...] | None = None) -> Clone:
         """One more, running and connected; of the template, or of another snapshot."""
         folder = folder or await self.template()
+        return await self.restored(await self.prepared(disks), folder)
+
+    async def prepared(self, disks: tuple[Disk, ...] | None = None) -> VmSpec:
+        """What a clone needs before it is restored: a network namespace with its tap, and disks."""
         namespace = await self._namespace()
         if disks is None:
             disks = (self.image, await self.disk(f"disk-{self._number}"))
-        mac = f"02:00:00:00:01:{self._number:02x}"
-        nics = (Nic("tap0", mac, mtu=MTU),)
-        spec = self._spec(f"clone-{self._number}", disks=disks, nics=nics, netns=namespace)
+        nics = (Nic("tap0", f"02:00:00:00:01:{self._number:02x}", mtu=MTU),)
+        return self._spec(f"clone-{self._number}", disks=disks, nics=nics, netns=namespace)
+
+    async def restored(self, spec: VmSpec, folder: Path) -> Clone:
         vm = await self.vms.driver.restore(spec, folder)
         self.vms.own(vm)
         events: list[pb.Event] = []
@@ -153,4 +158,4 @@ class Clones:
         self._stack.push_async_callback(client.close)
         await vm.resume()
         await client.connect(timeout=BOOT_SECONDS)
-        return Clone(vm, client, mac, events)
+        return Clone(vm, client, spec.nics[0].mac, events)
