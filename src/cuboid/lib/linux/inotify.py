@@ -44,5 +44,5 @@ class WriteWatch:
         self._loop.remove_reader(self._queue)
         if self._timer is not None:
             self._timer.cancel()
-        os.close(self._queue)
-        self._queue = -1
+        queue, self._queue = self._queue, -1
+        self._loop.run_in_executor(None, os.close, queue)  # the kernel waits for readers of the watch: 5 to 15 ms

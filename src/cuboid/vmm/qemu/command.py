@@ -19,6 +19,7 @@ KERNEL_INSIDE, INITRAMFS_INSIDE, MEMORY_INSIDE = "/boot/kernel", "/boot/initramf
 LIBRARY_INSIDE = "/boot/memory.so"
 # What a guest finds under an empty slot: as large as any disk put there later, so no read of its ends beyond its end.
 STUB_BYTES = 1 << 40
+GAUGE = "gauge"
 REPORTING_ORDER = 6  # pages, as a power of two
 STATE_FDSET = 2000  # of the device state that a VM goes on from, or writes
 # Raised when the devices below change: a snapshot fits the machine that it was taken from only.
@@ -45,6 +46,7 @@ class Descriptors:
     taps: tuple[int, ...] = ()
     kvm: int = -1
     state: int = -1  # of the devices, to go on from
+    gauge: int = -1  # an empty file in memory, if there are disks
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def build(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory = Memory.OW
         *_serial(fds),
         "-device", "virtio-rng-device",
         "-device", "virtio-balloon-device,free-page-reporting=on",
+        *(_gauge(fds) if spec.disks else ()),
         *(part for index, disk in enumerate(spec.disks) for part in _disk(index, disk, fds.disks[index])),
         *(part for index, nic in enumerate(spec.nics) for part in _nic(index, nic, fds.taps[index])),
         *_migration(fds),
@@ -163,6 +166,12 @@ def _disk(index: int, disk: Disk, fd: int) -> list[str]:
         "-blockdev", _json(disk_node(index, disk, fd)),
         "-device", f"{device},drive={node_name(index)}",
     ]  # fmt: skip
+
+
+def _gauge(fds: Descriptors) -> list[str]:
+    """What stands in a slot for a moment when its medium is exchanged (slots.py)."""
+    node = {"driver": "raw", "node-name": GAUGE, "file": {"driver": "file", "filename": _set(fds.gauge)}}
+    return ["-add-fd", f"fd={fds.gauge},set={fds.gauge}", "-blockdev", _json(node)]
 
 
 def device_id(index: int) -> str:

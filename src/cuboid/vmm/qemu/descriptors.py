@@ -33,3 +33,13 @@ def disk(path: Path | None, *, read_only: bool) -> Iterator[int]:
         return
     with opened(path, os.O_RDONLY if read_only else os.O_RDWR, "the disk") as descriptor:
         yield descriptor
+
+
+@contextmanager
+def memory(name: str) -> Iterator[int]:
+    """An empty file in memory that no path leads to."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -114,14 +114,15 @@ class Launch:
         if order.state_file is not None:
             source = descriptors.opened(order.state_file, os.O_RDONLY, "the device state")
             state = given.add(opened.enter_context(source))
+        gauge = given.add(opened.enter_context(descriptors.memory("gauge"))) if order.spec.disks else -1
         disks = []
         for disk in order.spec.disks:
             number = opened.enter_context(descriptors.disk(disk.path, read_only=disk.read_only))
             disks.append(given.add(number) if number >= 0 else -1)
         after = launcher.FIRST_FD + len(given.numbers)
         return command.Descriptors(
-            qmp=launcher.FIRST_FD, channel=launcher.FIRST_FD + 1, console=launcher.FIRST_FD + 2, kvm=kvm, state=state,
-            disks=tuple(disks), taps=tuple(range(after, after + len(order.spec.nics))),
+            qmp=launcher.FIRST_FD, channel=launcher.FIRST_FD + 1, console=launcher.FIRST_FD + 2, kvm=kvm,
+            state=state, gauge=gauge, disks=tuple(disks), taps=tuple(range(after, after + len(order.spec.nics))),
         )  # fmt: skip
 
     async def _run(self, plan: Plan, fds: list[int]) -> int:

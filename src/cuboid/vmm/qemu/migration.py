@@ -17,7 +17,7 @@ from typing import Any
 from cuboid.lib.aio import deadline
 from cuboid.lib.errors import CuboidError, UnavailableError
 from cuboid.vmm.qemu import command
-from cuboid.vmm.qemu.qmp import Qmp
+from cuboid.vmm.qemu.qmp import Qmp, QmpRefusedError
 
 URI = f"file:/dev/fdset/{command.STATE_FDSET}"
 UNLIMITED = 1 << 40  # bytes per second; QEMU's own default is 128 MiB
@@ -77,8 +77,11 @@ class Migration:
         await self._activate_disks()
 
     async def _activate_disks(self) -> None:
-        """QEMU would do that when the guest goes on; disks that are exchanged before would stay behind."""
+        """QEMU would do that when the guest goes on; disks that are exchanged before would stay behind, and so does
+        always what is in no device."""
         await self._qmp.execute("blockdev-set-active", {"active": True})
+        with suppress(QmpRefusedError):  # a VM without disks has none
+            await self._qmp.execute("blockdev-set-active", {"active": True, "node-name": command.GAUGE})
 
     async def _end(self, seconds: float, what: str) -> None:
         async with deadline(seconds, what):

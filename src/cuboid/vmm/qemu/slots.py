@@ -3,7 +3,8 @@
 The microvm machine has no bus on which devices could be added, but QEMU lets the drive of a device be set at any time
 (`qom-set … drive`). An empty slot has a drive of zeros. A guest reads a device's capacity when it finds it, and again
 when told that it has changed; QEMU tells it only when a node is resized, which a read-only one cannot be: so for a
-moment a writable node of the right size stands in (`_tell_capacity`).
+moment a writable one, the gauge, stands in the slot and is given the disk's size. It has no content: a disk is in its
+slot before the guest, if it runs, can have read what its new size is for.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from cuboid.lib.errors import ConflictError, CuboidError, NotFoundError, UnavailableError
 from cuboid.vmm.base import Disk
 from cuboid.vmm.qemu import command, descriptors
 from cuboid.vmm.qemu.jail import Jail
-from cuboid.vmm.qemu.qmp import Qmp, QmpRefusedError
+from cuboid.vmm.qemu.qmp import Command, Qmp, QmpRefusedError
 from cuboid.vmm.snapshots import Slot
 
 FDSETS = 1000  # the sets of late disks begin here; lower numbers are those of the command line
-GAUGE = "gauge"
 
 Undo = Callable[[], Awaitable[object]]
 
@@ -35,6 +36,8 @@ class Slots:
         self._jail = jail
         self._vm_id = jail.id
         self._slots = slots
+        noted = jail.noted_disks()
+        self._filled = {index for index, slot in enumerate(slots) if slot.serial in noted}
         self._one = asyncio.Lock()
 
     async def attach(self, disk: Disk) -> None:
@@ -48,17 +51,17 @@ class Slots:
                 f"slot {disk.serial} of {self._vm_id} is {kinds[slot.read_only]}, the disk {kinds[disk.read_only]}"
             )
         async with self._one:
-            if await self._drive(index) != command.stub_node(index):
+            if index in self._filled:
                 raise ConflictError(f"slot {disk.serial} of {self._vm_id} is taken")
             undo: list[Undo] = []
             try:
-                self._jail.note_disk(disk.serial, disk.path)
+                self._note(index, disk.path)
                 await self._fill(index, disk, undo)
             except BaseException as error:
                 for step in reversed(undo):
                     with suppress(CuboidError):
                         await step()
-                self._jail.note_disk(disk.serial, None)
+                self._note(index, None)
                 if isinstance(error, QmpRefusedError):
                     raise UnavailableError(f"the disk {disk.path} cannot be attached: {error.message}") from error
                 raise
@@ -69,24 +72,28 @@ class Slots:
                 return index, slot
         raise NotFoundError(f"VM {self._vm_id} has no disk slot {serial}")
 
+    def _note(self, index: int, path: Path | None) -> None:
+        self._jail.note_disk(self._slots[index].serial, path)
+        (self._filled.discard if path is None else self._filled.add)(index)
+
     async def _fill(self, index: int, disk: Disk, undo: list[Undo]) -> None:
         fdset = FDSETS + index
+        limits = command.throttle(index, disk)
+        commands: list[Command] = [("object-add", limits)] if limits else []
+        commands.append(("blockdev-add", command.disk_node(index, disk, fdset)))
         with descriptors.disk(disk.path, read_only=disk.read_only) as descriptor:
-            size = os.lseek(descriptor, 0, os.SEEK_END)
+            commands += self._exchange(index, os.lseek(descriptor, 0, os.SEEK_END))
             undo.append(lambda: self._qmp.take_back(fdset))
-            await self._qmp.give(descriptor, fdset)
-        if limits := command.throttle(index, disk):
-            undo.append(lambda: self._execute("object-del", id=command.throttle_id(index)))
-            await self._qmp.execute("object-add", limits)
-        undo.append(lambda: self._execute("blockdev-del", **{"node-name": command.node_name(index)}))
-        await self._qmp.execute("blockdev-add", command.disk_node(index, disk, fdset))
-        undo.append(lambda: self._set_drive(index, command.stub_node(index)))
-        await self._exchange(index, command.node_name(index), size)
+            if limits:
+                undo.append(lambda: self._execute("object-del", id=command.throttle_id(index)))
+            undo.append(lambda: self._execute("blockdev-del", **{"node-name": command.node_name(index)}))
+            undo.append(lambda: self._set_drive(index, command.stub_node(index)))
+            await self._qmp.give(descriptor, fdset, *commands)
 
     async def detach(self, serial: str) -> None:
         index, slot = self._find(serial)
         async with self._one:
-            if await self._drive(index) == command.stub_node(index):
+            if index not in self._filled:
                 return
             with suppress(QmpRefusedError):  # it is there if the slot was empty once
                 await self._qmp.execute("blockdev-add", command.stub(index, slot.read_only))
@@ -95,7 +102,7 @@ class Slots:
             with suppress(QmpRefusedError):  # where there was no limit
                 await self._execute("object-del", id=command.throttle_id(index))
             await self._qmp.take_back(FDSETS + index)
-            self._jail.note_disk(serial, None)
+            self._note(index, None)
 
     async def tell_capacity(self, disk: Disk) -> None:
         """Have the guest read the capacity anew of a slot that this disk is in."""
@@ -103,35 +110,24 @@ class Slots:
         with descriptors.disk(disk.path, read_only=True) as descriptor:
             size = os.lseek(descriptor, 0, os.SEEK_END)
         async with self._one:
-            await self._exchange(index, command.node_name(index), size)
+            for name, arguments in self._exchange(index, size):
+                await self._qmp.execute(name, arguments)
 
-    async def _exchange(self, index: int, node: str, size: int) -> None:
-        """Put `node` into a slot and have the guest told of its size."""
-        fdset = FDSETS + command.MAX_DISKS
-        gauge = os.memfd_create("gauge", os.MFD_CLOEXEC)
-        try:
-            os.ftruncate(gauge, size)
-            await self._qmp.give(gauge, fdset)
-        finally:
-            os.close(gauge)
-        stand_in = {"driver": "raw", "node-name": GAUGE, "file": {"driver": "file", "filename": f"/dev/fdset/{fdset}"}}
-        try:
-            await self._qmp.execute("blockdev-add", stand_in)
-            await self._set_drive(index, GAUGE)
-            await self._execute("block_resize", **{"node-name": GAUGE, "size": size})
-            await self._set_drive(index, node)
-        finally:
-            with suppress(QmpRefusedError):
-                await self._execute("blockdev-del", **{"node-name": GAUGE})
-            await self._qmp.take_back(fdset)
+    def _exchange(self, index: int, size: int) -> list[Command]:
+        """Put the disk's node into its slot and have the guest told of its size."""
+        return [
+            self._drive_is(index, command.GAUGE),
+            ("block_resize", {"node-name": command.GAUGE, "size": size}),
+            self._drive_is(index, command.node_name(index)),
+        ]
 
-    async def _drive(self, index: int) -> str:
+    def _drive_is(self, index: int, node: str) -> Command:
         path = f"/machine/peripheral/{command.device_id(index)}"
-        return str(await self._execute("qom-get", path=path, property="drive"))
+        return "qom-set", {"path": path, "property": "drive", "value": node}
 
     async def _set_drive(self, index: int, node: str) -> None:
-        path = f"/machine/peripheral/{command.device_id(index)}"
-        await self._execute("qom-set", path=path, property="drive", value=node)
+        name, arguments = self._drive_is(index, node)
+        await self._qmp.execute(name, arguments)
 
     async def _execute(self, name: str, **arguments: Any) -> Any:
         return await self._qmp.execute(name, arguments)
