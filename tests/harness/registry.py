@@ -73,7 +73,7 @@ def _configuration(folder: Path, port: int, options: RegistryOptions) -> dict[st
     return {**config, **options.extra}
 
 
-async def _listening(port: int, process: asyncio.subprocess.Process, log: Path) -> None:
+async def _listening(port: int, process: proc.Process, log: Path) -> None:
     async with asyncio.timeout(START_SECONDS):
         while True:
             assert process.returncode is None, log.read_text()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cuboid.images.convert.run import _failure, _listen
 from cuboid.images.convert.worker import Report, _explain
+from cuboid.lib import proc
 from cuboid.lib.errors import CuboidError, ExhaustedError, HostileError, ProcessError
 
 
@@ -19,7 +20,7 @@ async def listen(output: bytes) -> tuple[Report, list[int]]:
     reader, seen = asyncio.StreamReader(), list[int]()
     reader.feed_data(output)
     reader.feed_eof()
-    process = cast("asyncio.subprocess.Process", SimpleNamespace(stdout=reader))
+    process = cast("proc.Process", SimpleNamespace(stdout=reader))
     return await _listen(process, seen.append), seen
 
 

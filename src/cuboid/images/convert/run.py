@@ -75,7 +75,7 @@ def _confinement(settings: ImageSettings, empty_root: Path, fds: Sequence[int]) 
 
 async def _run(job: Job, fds: Sequence[int], progress: Callable[[int], None]) -> int:
     command = [sys.executable, "-I", "-m", "cuboid.images.convert.worker", msgspec.json.encode(job).decode()]
-    pipe = asyncio.subprocess.PIPE
+    pipe = proc.PIPE
     async with proc.spawn(command, stdout=pipe, stderr=pipe, pass_fds=fds) as process:
         last, stderr = await asyncio.gather(_listen(process, progress), _tail(process))
         returncode = await process.wait()
@@ -84,7 +84,7 @@ async def _run(job: Job, fds: Sequence[int], progress: Callable[[int], None]) ->
     raise _failure(last, returncode, stderr)
 
 
-async def _listen(process: asyncio.subprocess.Process, progress: Callable[[int], None]) -> Report:
+async def _listen(process: proc.Process, progress: Callable[[int], None]) -> Report:
     """Pass progress on; the last report."""
     assert process.stdout is not None
     last = Report()
@@ -100,7 +100,7 @@ async def _listen(process: asyncio.subprocess.Process, progress: Callable[[int],
     return last
 
 
-async def _tail(process: asyncio.subprocess.Process) -> bytes:
+async def _tail(process: proc.Process) -> bytes:
     assert process.stderr is not None
     kept = b""
     while piece := await process.stderr.read(4096):
