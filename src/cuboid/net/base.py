@@ -98,6 +98,11 @@ class Network(Protocol):
         the slot is not whole or was given away already; what fails leaves it as it was."""
         ...
 
+    async def hold(self, pod_uid: str, *, frozen: bool) -> None:
+        """The pod's machine stands still and answers no question for its address, or no longer. While it does, the host
+        takes it for being there, so that who connects waits. Idempotent; nothing for a pod that is not attached."""
+        ...
+
     async def detach(self, pod_uid: str) -> None:
         """CNI DEL, namespace and tap removed. Idempotent, also when nothing is known of this pod."""
         ...

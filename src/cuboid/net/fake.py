@@ -29,6 +29,7 @@ class FakeNetwork:
     ) -> None:
         self._prepares = prepares
         self.limits: dict[str, Bandwidth] = {}  # of the pods that are attached
+        self.held: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         self._subnet = ipaddress.ip_network(subnet)
         self._root = root
@@ -134,8 +135,13 @@ class FakeNetwork:
         self.limits[slot] = limits
         return attachment
 
+    async def hold(self, pod_uid: str, *, frozen: bool) -> None:
+        self._called("hold", pod_uid)
+        self.held = (self.held | {pod_uid}) & self._attached.keys() if frozen else self.held - {pod_uid}
+
     async def detach(self, pod_uid: str) -> None:
         valid_uid(pod_uid)
+        self.held -= {pod_uid}
         self._called("detach", pod_uid)
         self._attached.pop(pod_uid, None)
         self.limits.pop(pod_uid, None)

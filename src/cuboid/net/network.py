@@ -11,7 +11,7 @@ from cuboid.lib.aio import in_thread, uninterrupted
 from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.lib.linux import netns
 from cuboid.lib.log import get_log
-from cuboid.net import dns, guard, redirect, rules, wire
+from cuboid.net import dns, guard, neighbours, redirect, rules, wire
 from cuboid.net import ports as published
 from cuboid.net.addresses import free_unknown
 from cuboid.net.base import NO_LIMITS, Attachment, Bandwidth, PortMapping
@@ -264,6 +264,14 @@ class CniNetwork:
         self._claims.release(slot.uid, pod.ports)
         self._records.put(slot, durable=False)
 
+    async def hold(self, pod_uid: str, *, frozen: bool) -> None:
+        """See `Network.hold`. On a network of others' plugins nothing is done: who knows the pod there is theirs."""
+        record = self._records.get(pod_uid)
+        if record is None or not record.builtin or (attachment := record.whole) is None:
+            return
+        bridge, change = record.bridge, neighbours.pin if frozen else neighbours.unpin
+        await netns.run_in(self._host, lambda: change(bridge, attachment.addresses, attachment.mac))
+
     async def detach(self, pod_uid: str) -> None:
         """See `Network.detach`."""
         valid_uid(pod_uid)
@@ -278,12 +286,18 @@ class CniNetwork:
         whole = record.whole is not None and await wire.has_tap(record.whole.netns)
         await self._write(replace(record, phase=Phase.DELETING))
         await self._withdraw(record)
+        await self._forget_neighbour(record)
         network = parse_list(json.dumps(record.network).encode(), f"the record of {record.pod}")
         await self._cni.delete(network, self._container(record, lock), record.result)
         if not whole and not record.builtin:
             await rules.forget(network.name, record.uid, guard.iptables(self._settings), self._host)
         self._forget(record.uid, record.ports)
         await in_thread(lambda: self._records.drop(record))
+
+    async def _forget_neighbour(self, record: Record) -> None:
+        """It may have been paused when it ended; its address is another pod's soon."""
+        if record.builtin and (addresses := record.addresses):
+            await netns.run_in(self._host, lambda: neighbours.forget(record.bridge, addresses))
 
     async def _undo_quietly(self, pod_uid: str, lock: int) -> None:
         """After a failed attach: that failure is what the caller wants to hear."""

@@ -49,9 +49,11 @@ async def test_a_paused_machine_stands_still_and_goes_on_with_the_right_time(hos
     host.api.put(host.pod())
     async with host.agent_running():
         await paused(host)
+        assert host.network.held == set(host.network.attachments())
         assert machine(host) is State.PAUSED and host.api.status("demo")["phase"] == "Running"
         pid = host.agent().containers["app"].pid
         await resumed(host)
+        assert not host.network.held
         assert machine(host) is State.RUNNING and host.agent().containers["app"].pid == pid
         await host.api.until(lambda: host.agent().times)
         assert abs(host.agent().times[-1].now_unix_ns / 1e9 - time.time()) < 60

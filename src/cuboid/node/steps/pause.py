@@ -17,16 +17,17 @@ from cuboid.vmm.base import Vm
 
 log = get_log(__name__)
 VMM_SECONDS = 10.0  # for a VMM to do as told
+NETWORK_SECONDS = 5.0
 ENTROPY = 32  # bytes
 
 
 async def pause_vm(work: PodWork, order: do.PauseVm) -> ev.Event:
     """Idempotent. From its first moment the guest's silence is no fault."""
-    _hold(work, frozen=True)
+    await _hold(work, frozen=True)
     try:
         await within(VMM_SECONDS, _vm(work).pause(), "pausing the pod's machine")
     except (CuboidError, OSError) as error:
-        _hold(work, frozen=False)
+        await _hold(work, frozen=False)
         return ev.VmPauseFailed(at=work.now, attempt=order.attempt, reason="FailedPause", message=text(error))
     return ev.VmPaused(at=work.now, attempt=order.attempt)
 
@@ -37,7 +38,7 @@ async def resume_vm(work: PodWork, order: do.ResumeVm) -> ev.Event:
         await within(VMM_SECONDS, _vm(work).resume(), "resuming the pod's machine")
     except (CuboidError, OSError) as error:
         return ev.VmResumeFailed(at=work.now, attempt=order.attempt, reason="FailedResume", message=text(error))
-    _hold(work, frozen=False)
+    await _hold(work, frozen=False)
     return ev.VmResumed(at=work.now, attempt=order.attempt)
 
 
@@ -61,6 +62,11 @@ def _vm(work: PodWork) -> Vm:
     return work.vm
 
 
-def _hold(work: PodWork, *, frozen: bool) -> None:
+async def _hold(work: PodWork, *, frozen: bool) -> None:
+    """Whoever would take the guest's silence for its end is told better, or that it has to answer again."""
     if work.guest is not None:
         work.guest.hold(frozen)
+    try:
+        await within(NETWORK_SECONDS, work.tools.network.hold(work.network_id, frozen=frozen), "telling the network")
+    except (CuboidError, OSError) as error:
+        log.warning("the network is not told of a pause", pod=work.pod.metadata.name, error=text(error))
