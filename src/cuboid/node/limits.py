@@ -4,7 +4,8 @@ CPU. Inside the machine each container has its own limit, as anywhere. But root 
 kernel keeps, so the VMM has a limit as well: that of all containers, and `VMM_MILLIS` for the guest's kernel and the
 devices. It applies once the pod has started. Until then the VMM has its virtual CPUs whole: a pod of 0.05 CPUs would
 else take twenty times as long to start, for work that is ours and not its tenant's and that is not billed;
-`START_SECONDS` bound it. The same holds for its share of a busy host's CPUs (the weight, by what the pod requests).
+`START_SECONDS` bound it. The same holds for its share of a busy host's CPUs (the weight, by what the pod requests):
+until then it is that of a pod that requests its virtual CPUs whole.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from cuboid.net import bandwidth
 from cuboid.node.sizing import Size, containers_of, together
 from cuboid.vmm.base import Disk, HostLimits
 
-START_WEIGHT = 100  # the default of cgroup v2, that of 2.6 requested cores
 VMM_MILLIS = 100  # thousandths of a core for what is not the containers'
 START_SECONDS = 30.0  # after which a machine that has not started all of its containers is limited like one that has
 PIDS = 256  # processes and threads of a VMM
@@ -79,7 +79,7 @@ def _rate(annotations: Mapping[str, str], name: str, least: int, what: str) -> i
 def at_start(pod: Pod, size: Size, *, overhead_mib: int, host_memory: int) -> HostLimits:
     """The VMM's limits until the pod has started. `overhead_mib` is the VMM's own memory, `host_memory` in bytes."""
     return HostLimits(
-        cpu_millis=size.vcpus * 1000 + VMM_MILLIS, cpu_weight=max(_weight(pod), START_WEIGHT), pids=PIDS,
+        cpu_millis=size.vcpus * 1000 + VMM_MILLIS, cpu_weight=max(_weight(pod), cpu_weight(size.vcpus * 1000)), pids=PIDS,
         memory_mib=size.memory_mib + overhead_mib, oom_score=oom_score(pod, host_memory),
     )  # fmt: skip
 

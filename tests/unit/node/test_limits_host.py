@@ -42,7 +42,7 @@ def both(*containers: dict[str, Any], size: Size = SIZE) -> tuple[HostLimits, Ho
 def test_a_small_pod_starts_with_a_whole_cpu_and_has_its_limit_then() -> None:
     first, then = both(asks(cpu="50m"))
     assert (first.cpu_millis, then.cpu_millis) == (1100, 150)
-    assert (first.cpu_weight, then.cpu_weight) == (100, limits.cpu_weight(50))
+    assert (first.cpu_weight, then.cpu_weight) == (limits.cpu_weight(1000), limits.cpu_weight(50))
 
 
 def test_a_pod_of_which_one_container_has_no_limit_may_use_its_machine_whole() -> None:
