@@ -95,6 +95,25 @@ async def test_it_is_the_only_process_and_is_in_its_group_with_its_limits(bench:
     assert Path(f"/proc/{vm.pid}/oom_score_adj").read_text().strip() == "400"
 
 
+async def test_a_vmm_over_its_memory_limit_is_told_as_ended_for_memory(bench: FirecrackerBench) -> None:
+    if not cgroup.find(bench.settings.cgroup_parent).usable:
+        pytest.skip("control groups cannot be made here")
+    await bench.driver.probe()
+    vm = await running(bench, limits=HostLimits(memory_mib=128 + OVERHEAD_MIB))
+    assert await bench.echo(vm, "fill") == ""
+    ended = await asyncio.wait_for(vm.wait(), 10)
+    assert ended.cause == EndCause.HOST_OOM
+    assert "memory limit" in ended.detail
+
+
+async def test_memory_is_told_by_part(bench: FirecrackerBench) -> None:
+    vm = await running(bench)
+    await bench.echo(vm, "fill")
+    stats = await vm.stats()
+    assert 128 << 20 <= stats.guest_bytes <= stats.anonymous_bytes <= stats.memory_bytes
+    assert stats.translation_bytes == 0
+
+
 async def test_limits_of_the_process_are_low(bench: FirecrackerBench) -> None:
     vm = await running(bench)
     rows = {

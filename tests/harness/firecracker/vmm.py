@@ -2,7 +2,8 @@
 
 Every request is validated against the specification, everything it names is really opened (disks, taps, sockets, log)
 with the rights of the jail, and a script of faults makes it fail at any step. The guest is an echo on vsock port 1024
-that also obeys `poweroff`, `panic`, `disks`, `count` and `number`; what it knows goes into a snapshot's memory.
+that also obeys `poweroff`, `panic`, `disks`, `count`, `number`, `memory` and `fill`; what
+it knows is in its snapshots.
 
 The script maps `METHOD /path` to: `slow:SECONDS`, a status (`400`), `malformed`, `list`, `oversized`, `chunked`,
 `cut`, `silent`, `die`; and `start` to `die` or `deaf`.
@@ -281,6 +282,9 @@ class Vmm:
             return str(self.guest.number)
         if line == "disks":
             return " ".join(self._disk(drive) for drive in self.drives.values()) or "none"
+        if line == "fill":
+            assert self.memory is not None
+            self.memory[:] = b"\3" * len(self.memory)
         if line == "memory":
             assert self.memory is not None
             self.memory[:OPEN_LIMIT] = b"\2" * OPEN_LIMIT  # a copy of its own, wherever it came from

@@ -198,11 +198,10 @@ class FirecrackerDriver:
         return vm
 
     async def _equip(self, vm: FirecrackerVm, spec: VmSpec, uid: int, bindings: Sequence[Binding]) -> None:
-        if spec.limits.oom_score:
-            try:
-                set_oom_score(vm.pid, spec.limits.oom_score)
-            except OSError as error:
-                raise UnavailableError("the VMM ended at once") from error
+        try:
+            set_oom_score(vm.pid, spec.limits.oom_score)  # not the one that this process happens to have
+        except OSError as error:
+            raise UnavailableError("the VMM ended at once") from error
         await vm.made_ready()
         await launch.own_taps(spec, vm.pid, uid)
         disks = [

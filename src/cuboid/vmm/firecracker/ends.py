@@ -15,17 +15,18 @@ SUCCESS = "Firecracker exiting successfully"
 FAILURE = "Firecracker exiting with error"
 BANNER = "Running Firecracker v"
 SILENT_PANIC = "the guest's kernel gave up; its console is off (vmm.firecracker_console shows it)"
-OUT_OF_MEMORY = "the host ended the VMM: it reached its memory limit"
+OWN_LIMIT = "it reached its memory limit"
+OTHERS = "the host, or a group that the VMM is in, had no memory left"
 
 
-def conclude(log: str, console: str, said: str, oom_kills: int) -> Ended:
+def conclude(log: str, console: str, said: str, oom_kills: int = 0, limit_hits: int = 0) -> Ended:
     """`log` is the VMM's log, `console` the guest's, `said` what the VMM printed before it had a log."""
     if any(words in log for words in TRIPLE_FAULT):
         return Ended(EndCause.PANIC, _of_guest(console) or SILENT_PANIC)
     if SUCCESS in log:
         return Ended(EndCause.POWEROFF, _of_guest(console))
     if oom_kills:
-        return Ended(EndCause.HOST_OOM, OUT_OF_MEMORY)
+        return Ended(EndCause.HOST_OOM, f"the host ended the VMM: {OWN_LIMIT if limit_hits else OTHERS}")
     return Ended(EndCause.VMM_DIED, complaint(log) or complaint(said) or "the VMM ended without a word")
 
 

@@ -106,7 +106,7 @@ async def start(
 
 
 async def _run(words: list[str], fds: tuple[int, int], seconds: float) -> int:
-    program = [sys.executable, "-I", "-S", launcher.__file__, *words]
+    program = [sys.executable, "-I", "-S", "-c", launcher.START, *words]
     result = await proc.run(program, timeout=seconds, pass_fds=fds, output_limit=64)
     if not result.text.isdecimal():
         raise UnavailableError("the jailer left no VMM behind")

@@ -1,6 +1,6 @@
 """Gives the jailer a place of its own and runs it: what Firecracker's jailer takes for granted or leaves to others.
 
-Run as `python -I -S launcher.py WORDS -- JAILER ARGUMENTS` by the driver, as root. Makes network (unless the jailer
+Run as `python -I -S -c START WORDS -- JAILER ARGUMENTS` by the driver, as root. Makes network (unless the jailer
 joins one), mount, IPC and UTS namespaces, a small private tmpfs on which the jailer builds its root, and in it the
 empty files over which the driver mounts what the VM may have. Then it runs the jailer, which leaves Firecracker behind
 in a new PID namespace, and prints Firecracker's pid.
@@ -14,10 +14,13 @@ import os
 import resource
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))))  # noqa: PTH100, PTH120
-
 from cuboid.lib.linux import libc, mount, prctl
 
+# `-I` leaves the package out of the path. Imported, not executed: only what is imported is kept compiled.
+START = f"""import sys
+sys.path.insert(0, {os.path.abspath(__file__).rsplit("/cuboid/", 1)[0]!r})
+from cuboid.vmm.firecracker import launcher
+launcher.run(sys.argv[1:])"""  # noqa: PTH100
 EXEC_FAILED = 127
 STUB_BYTES = 4096  # size of an empty disk slot
 SHARED_FOLDERS = ("boot", "disks", "snapshot")  # root's: the VMM cannot move what is mounted in them
@@ -98,9 +101,9 @@ def _record(path: str, pid: bytes) -> None:
     os.close(descriptor)
 
 
-if __name__ == "__main__":
+def run(words: list[str]) -> None:
     try:
-        sys.exit(main(parse(sys.argv[1:])))
+        sys.exit(main(parse(words)))
     except OSError as failure:
         sys.stderr.write(f"{failure.strerror or failure} {failure.filename or ''}\n")
         sys.exit(1)

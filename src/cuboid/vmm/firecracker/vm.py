@@ -31,6 +31,7 @@ from cuboid.vmm.firecracker.http import Api
 from cuboid.vmm.firecracker.mounts import Binding, Jailed
 from cuboid.vmm.firecracker.record import Record
 from cuboid.vmm.firecracker.requests import Request
+from cuboid.vmm.qemu import usage
 from cuboid.vmm.qemu.console import KEPT_BYTES, Console
 from cuboid.vmm.qemu.jail import Jail
 from cuboid.vmm.settings import VmmSettings
@@ -269,7 +270,7 @@ class FirecrackerVm:
 
     async def stats(self) -> VmStats:
         self._must_live()
-        return read_stats(self._pid)
+        return await in_thread(usage.stats, self._pid, self._record.shape.memory_mib)
 
     # -- its end
 
@@ -311,7 +312,8 @@ class FirecrackerVm:
 
     def _why(self) -> Ended:
         tails = (self._log.tail(KEPT_BYTES), self._console.tail(KEPT_BYTES), self._console.vmm_log())
-        return ends.conclude(*tails, self._jail.group.stats().oom_kills)
+        used = self._jail.group.stats()
+        return ends.conclude(*tails, used.oom_kills, used.limit_hits)
 
     def _stop_watching(self) -> None:
         if self._watching:
@@ -346,17 +348,6 @@ def _open_log(path: Path) -> Console:
         os.close(descriptor)
         return Console(-1, -1, LOG_BYTES)
     return Console(descriptor, -1, LOG_BYTES)
-
-
-def read_stats(pid: int) -> VmStats:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        rows = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        resident, anonymous = (int(rows[name].split()[0]) << 10 for name in ("VmRSS", "RssAnon"))
-    except (OSError, KeyError) as error:
-        raise ConflictError("the VM has ended") from error
-    ticks = int(fields[11]) + int(fields[12])
-    return VmStats(ticks / os.sysconf("SC_CLK_TCK"), resident, anonymous)
 
 
 def still_runs(handle: dict[str, Any]) -> bool:

@@ -33,7 +33,9 @@ def test_a_panic_is_told_with_the_consoles_last_words_where_there_is_a_console()
 
 
 def test_the_hosts_kill_for_memory_is_told_as_such_only_where_the_vmm_did_not_end_itself() -> None:
-    assert conclude(STARTED, "", "", 1).cause == EndCause.HOST_OOM
+    ended = conclude(STARTED, "", "", 1, limit_hits=3)
+    assert (ended.cause, ended.detail) == (EndCause.HOST_OOM, "the host ended the VMM: it reached its memory limit")
+    assert "had no memory left" in conclude(STARTED, "", "", 1).detail
     assert conclude(STARTED + SUCCESS, "", "", 1).cause == EndCause.POWEROFF
 
 
