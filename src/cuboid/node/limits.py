@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from cuboid.kube import names, quantity
-from cuboid.kube.types import Container, Pod
+from cuboid.kube.types import Container, Pod, ResourceRequirements
 from cuboid.lib.errors import InvalidError
 from cuboid.net import bandwidth
 from cuboid.node.sizing import Size, containers_of, together
@@ -26,6 +26,7 @@ START_SECONDS = 30.0  # after which a machine that has not started all of its co
 PIDS = 256  # processes and threads of a VMM
 LEAST_SHARES, MOST_SHARES = 2, 262_144  # of cgroup v1, in which Kubernetes reckons
 GUARANTEED_SCORE, BEST_EFFORT_SCORE = -997, 1000  # oom_score_adj, the kubelet's
+COUNTED = ("cpu", "memory")
 LEAST_OPERATIONS, LEAST_BYTES, MOST = 1, 4096, 10**12  # per second
 
 
@@ -78,8 +79,9 @@ def _rate(annotations: Mapping[str, str], name: str, least: int, what: str) -> i
 
 def at_start(pod: Pod, size: Size, *, overhead_mib: int, host_memory: int) -> HostLimits:
     """The VMM's limits until the pod has started. `overhead_mib` is the VMM's own memory, `host_memory` in bytes."""
+    whole = size.vcpus * 1000
     return HostLimits(
-        cpu_millis=size.vcpus * 1000 + VMM_MILLIS, cpu_weight=max(_weight(pod), cpu_weight(size.vcpus * 1000)), pids=PIDS,
+        cpu_millis=whole + VMM_MILLIS, cpu_weight=max(_weight(pod), cpu_weight(whole)), pids=PIDS,
         memory_mib=size.memory_mib + overhead_mib, oom_score=oom_score(pod, host_memory),
     )  # fmt: skip
 
@@ -128,28 +130,36 @@ def oom_score(pod: Pod, host_memory: int) -> int:
 
     Guaranteed pods go last, those that ask for nothing first, others the sooner the less they ask for.
     """
-    containers = containers_of(pod)
-    if all(_guaranteed(container) for container in containers):
+    asked = _resources(pod)
+    if all(_guaranteed(given) for given in asked):
         return GUARANTEED_SCORE
-    asked = together(pod, _memory)
-    if not asked and not any(_asks(container) for container in containers):
+    if not any(_amount(given, name) for both in asked for given in (both.limits, both.requests) for name in COUNTED):
         return BEST_EFFORT_SCORE
-    return min(max(1000 - 1000 * asked // max(host_memory, 1), 1000 + GUARANTEED_SCORE), BEST_EFFORT_SCORE - 1)
+    share = 1000 * _requested_memory(pod) // max(host_memory, 1)
+    return min(max(1000 - share, 1000 + GUARANTEED_SCORE), BEST_EFFORT_SCORE - 1)
 
 
-def _guaranteed(container: Container) -> bool:
-    limits, requests = container.resources.limits, container.resources.requests
-    return all((limit := _amount(limits, name)) and _amount(requests, name) in (0, limit) for name in ("cpu", "memory"))
+def _resources(pod: Pod) -> list[ResourceRequirements]:
+    """What is asked for: of the pod as a whole if it says so, else of each container."""
+    whole = pod.spec.resources
+    return [whole] if whole and (whole.limits or whole.requests) else [c.resources for c in containers_of(pod)]
 
 
-def _asks(container: Container) -> bool:
-    both = (container.resources.limits, container.resources.requests)
-    return any(_amount(given, name) for given in both for name in ("cpu", "memory"))
+def _guaranteed(asked: ResourceRequirements) -> bool:
+    return all(
+        (limit := _amount(asked.limits, name)) and _amount(asked.requests, name) in (0, limit) for name in COUNTED
+    )
 
 
-def _memory(container: Container) -> int:
-    limits, requests = container.resources.limits, container.resources.requests
-    return int(_amount(requests, "memory") or _amount(limits, "memory"))
+def _requested_memory(pod: Pod) -> int:
+    whole = pod.spec.resources
+    if whole and (whole.limits or whole.requests):
+        return _memory(whole)
+    return together(pod, lambda container: _memory(container.resources))
+
+
+def _memory(asked: ResourceRequirements) -> int:
+    return int(_amount(asked.requests, "memory") or _amount(asked.limits, "memory"))
 
 
 def _amount(given: Mapping[str, str], name: str) -> Fraction:

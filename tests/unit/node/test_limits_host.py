@@ -132,6 +132,15 @@ def test_the_kubelets_scores_by_quality_of_service() -> None:
     assert score(asks(cpu="1", memory="1Gi"), asks("b")) == 938
 
 
+def test_what_the_pod_says_of_itself_as_a_whole_counts_for_its_containers() -> None:
+    whole = {"limits": {"cpu": "1", "memory": "1Gi"}}
+    assert limits.oom_score(make_pod(asks(), resources=whole), HOST) == -997
+    assert limits.oom_score(make_pod(asks(), resources={"requests": {"memory": "4Gi"}}), HOST) == 750
+    assert limits.requested_millis(make_pod(asks(), resources=whole)) == limits.cpu_limit(
+        make_pod(asks(), resources=whole)
+    )
+
+
 # --- disks -----------------------------------------------------------------------------------------------------------
 
 
