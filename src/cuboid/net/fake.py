@@ -32,6 +32,9 @@ class FakeNetwork:
         self.held: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         self._subnet = ipaddress.ip_network(subnet)
+        self._hosts = map(str, self._subnet.hosts())
+        self._gateway = next(self._hosts)
+        self._freed: list[str] = []
         self._root = root
         self._failures: dict[str, CuboidError] = {}
         self._attached: dict[
@@ -61,8 +64,7 @@ class FakeNetwork:
         self._called("attach", pod_uid)
         if pod_uid in self._attached and pod_uid not in self._broken and self._attached[pod_uid][2]:
             return self._attached[pod_uid][0]
-        self._broken.discard(pod_uid)
-        self._attached.pop(pod_uid, None)
+        self._forget(pod_uid)
         self._require_free(ports)
         attachment = self._attachment(pod_uid, self._free_address())
         self._attached[pod_uid] = (attachment, ports, f"{namespace}/{name}")
@@ -78,13 +80,16 @@ class FakeNetwork:
                     )
 
     def _free_address(self) -> str:
-        used = {attachment.ip for attachment, _, _ in self._attached.values()}
-        hosts = iter(self._subnet.hosts())
-        next(hosts)  # the gateway's
-        address = next((str(host) for host in hosts if str(host) not in used), None)
+        address = self._freed.pop(0) if self._freed else next(self._hosts, None)
         if address is None:
             raise ExhaustedError(f"no IP addresses available in {self._subnet}")
         return address
+
+    def _forget(self, uid: str) -> None:
+        self._broken.discard(uid)
+        self.limits.pop(uid, None)
+        if uid in self._attached:
+            self._freed.append(self._attached.pop(uid)[0].ip)
 
     def _attachment(self, pod_uid: str, address: str) -> Attachment:
         packed = ipaddress.ip_address(address).packed
@@ -95,7 +100,7 @@ class FakeNetwork:
             mac="02:00:" + packed.hex(":"),
             mtu=1500,
             addresses=(f"{address}/{self._subnet.prefixlen}",),
-            routes=(Route("0.0.0.0/0", str(next(iter(self._subnet.hosts())))),),
+            routes=(Route("0.0.0.0/0", self._gateway),),
             nameservers=("192.0.2.53",),
             result={"cniVersion": "1.0.0"},
         )
@@ -114,8 +119,7 @@ class FakeNetwork:
             if pod:
                 raise ConflictError(f"the network slot {slot} belongs to the pod {pod}")
             return attachment
-        self._broken.discard(slot)
-        self._attached.pop(slot, None)
+        self._forget(slot)
         attachment = self._attachment(slot, self._free_address())
         self._attached[slot] = (attachment, (), "")
         return attachment
@@ -143,8 +147,7 @@ class FakeNetwork:
         valid_uid(pod_uid)
         self.held -= {pod_uid}
         self._called("detach", pod_uid)
-        self._attached.pop(pod_uid, None)
-        self.limits.pop(pod_uid, None)
+        self._forget(pod_uid)
 
     async def check(self, pod_uid: str) -> None:
         self._called("check", pod_uid)
@@ -163,6 +166,5 @@ class FakeNetwork:
         self._called("clean", "")
         gone = sorted(set(self._attached) - known)
         for uid in gone:
-            del self._attached[uid]
-            self.limits.pop(uid, None)
+            self._forget(uid)
         return gone
