@@ -132,6 +132,27 @@ async def test_a_container_is_held_to_its_user_limits_and_filter(pod: Pod) -> No
     assert (await pod.run("cat /proc/kcore"))[0] == ""
 
 
+SHARE = r"""
+read -r _ begin < /sys/fs/cgroup/cpu.stat; read -r t0 _ < /proc/uptime
+while read -r t1 _ < /proc/uptime; [ "${t1%.*}" -lt $((${t0%.*} + 4)) ]; do :; done
+read -r _ end < /sys/fs/cgroup/cpu.stat; read -r max < /sys/fs/cgroup/cpu.max
+echo "$max" $((end - begin)) "$t0" "$t1" > /data/share; sleep 1000
+"""
+
+
+async def test_a_twentieth_of_a_cpu_is_enough_to_start_and_no_more_is_given(pod: Pod) -> None:
+    await pod.start("app", SHARE, resources=pb.Resources(cpu_millis=50), mounts=[
+        pb.Mount(volume="memory", path="/data")
+    ])  # fmt: skip
+    await pod.start("reader", mounts=[pb.Mount(volume="memory", path="/data")])
+    async with asyncio.timeout(60):
+        while len(words := (await pod.run("test -e /data/share && cat /data/share", "reader"))[0].split()) < 5:
+            await asyncio.sleep(0.5)
+    assert words[:2] == ["5000", "100000"]
+    used, (begin, end) = int(words[2]) / 1e6, map(float, words[3:])
+    assert used / (end - begin) < 0.1, "twice the limit would be none; a tick more than the quota may run"
+
+
 async def test_ends_are_told_apart(pod: Pod) -> None:
     await pod.start("code", "echo bye > /end; exit 3", termination_message_path="/end")
     await pod.start("signal", "kill -9 $$; sleep 1000")

@@ -15,6 +15,7 @@ fn main() {
         std::process::exit(2);
     }
     boot::install_panic_hook();
+    process::return_large_buffers();
     if let Err(failure) = run() {
         boot::fatal(&failure.message);
     }

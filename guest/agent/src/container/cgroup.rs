@@ -1,7 +1,7 @@
 //! A container's cgroup: limits, counters, the end of everything in it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +11,21 @@ use crate::error::{Context, Outcome};
 use crate::pb;
 
 const CPU_PERIOD_US: u64 = 100_000;
+/// The kernel takes no quota below this; a smaller share has a longer period.
+const LEAST_QUOTA_US: u64 = 1_000;
+const LONGEST_PERIOD_US: u64 = 1_000_000;
+
+/// A limit that counts from when it is applied.
+pub struct Pending {
+    file: File,
+    value: String,
+}
+
+impl Pending {
+    pub fn apply(&self) -> Outcome<()> {
+        (&self.file).write_all(self.value.as_bytes()).context_with(|| format!("setting cpu.max to {}", self.value))
+    }
+}
 
 pub struct Cgroup {
     path: PathBuf,
@@ -35,6 +50,16 @@ impl Cgroup {
     /// The one of this name, whether it is there or not.
     pub fn at(name: &str) -> Self {
         Self { path: Path::new(PODS).join(name) }
+    }
+
+    /// The limit of CPU time. It is for the program: what the agent does to start it is not held to it, for at a
+    /// twentieth of a CPU that alone would take half a second.
+    pub fn cpu_limit(&self, resources: &pb::Resources) -> Outcome<Option<Pending>> {
+        if resources.cpu_millis == 0 {
+            return Ok(None);
+        }
+        let file = File::options().write(true).open(self.path.join("cpu.max")).context("opening cpu.max")?;
+        Ok(Some(Pending { file, value: cpu_max(resources.cpu_millis) }))
     }
 
     pub fn path(&self) -> &Path {
@@ -116,13 +141,19 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Quota and period for a share of a CPU.
+fn cpu_max(millis: u32) -> String {
+    let quota = u64::from(millis) * CPU_PERIOD_US / 1_000;
+    if quota >= LEAST_QUOTA_US {
+        return format!("{quota} {CPU_PERIOD_US}");
+    }
+    let period = LEAST_QUOTA_US * 1_000 / u64::from(millis.max(1));
+    format!("{LEAST_QUOTA_US} {}", period.min(LONGEST_PERIOD_US))
+}
+
 /// The files to write and what.
 fn settings(resources: &pb::Resources) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
-    if resources.cpu_millis > 0 {
-        let quota = (u64::from(resources.cpu_millis) * CPU_PERIOD_US / 1_000).max(1_000);
-        found.push(("cpu.max", format!("{quota} {CPU_PERIOD_US}")));
-    }
     if resources.cpu_weight > 0 {
         found.push(("cpu.weight", resources.cpu_weight.clamp(1, 10_000).to_string()));
     }
@@ -150,22 +181,18 @@ mod tests {
     #[test]
     fn limits_become_the_kernel_s_files() {
         let resources = pb::Resources { cpu_millis: 250, cpu_weight: 20_000, memory_bytes: 1 << 20, pids: 7 };
-        let expected = [
-            ("cpu.max", "25000 100000"),
-            ("cpu.weight", "10000"),
-            ("memory.max", "1048576"),
-            ("memory.oom.group", "1"),
-            ("pids.max", "7"),
-        ];
+        let expected =
+            [("cpu.weight", "10000"), ("memory.max", "1048576"), ("memory.oom.group", "1"), ("pids.max", "7")];
         let found = settings(&resources);
         assert_eq!(found.iter().map(|(file, value)| (*file, value.as_str())).collect::<Vec<_>>(), expected);
         assert!(settings(&pb::Resources::default()).is_empty());
     }
 
     #[test]
-    fn the_kernel_takes_no_quota_below_a_millisecond() {
-        let resources = pb::Resources { cpu_millis: 1, ..Default::default() };
-        assert_eq!(settings(&resources)[0].1, "1000 100000");
+    fn a_small_share_of_the_cpu_is_kept_though_the_kernel_takes_no_quota_below_a_millisecond() {
+        let found: Vec<_> = [2_500, 250, 50, 10, 5, 1].into_iter().map(cpu_max).collect();
+        let expected = ["250000 100000", "25000 100000", "5000 100000", "1000 100000", "1000 200000", "1000 1000000"];
+        assert_eq!(found, expected);
     }
 
     #[test]

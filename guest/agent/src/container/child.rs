@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use prost::Message;
 
 use super::capabilities::{self, Granted};
+use super::cgroup::Pending;
 use super::user::{self, Identity};
 use super::{limits, seccomp};
 use crate::error::{Code, Context, Failure, Outcome};
@@ -81,8 +82,8 @@ pub fn prepare() -> Outcome<()> {
     fs::write("/proc/self/oom_score_adj", "0").context("setting the OOM score")
 }
 
-/// Becomes the program; the root is the container's by now.
-pub fn become_program(program: &Program, stdio: &Stdio) -> Outcome<Infallible> {
+/// Becomes the program; the root is the container's by now. `limit` counts from the program's first instruction on.
+pub fn become_program(program: &Program, stdio: &Stdio, limit: Option<&Pending>) -> Outcome<Infallible> {
     let identity = find_identity(&program.user)?;
     let environment = with_defaults(&program.env, &identity.home, matches!(stdio, Stdio::Terminal(_)));
     enter_folder(&program.cwd, &identity)?;
@@ -94,6 +95,9 @@ pub fn become_program(program: &Program, stdio: &Stdio) -> Outcome<Infallible> {
     stdio.install().context("setting up stdin, stdout and stderr")?;
     process::set_umask(0o022);
     restrict(&program.security, &identity)?;
+    if let Some(limit) = limit {
+        limit.apply()?;
+    }
     execute(&program.args, &environment)
 }
 

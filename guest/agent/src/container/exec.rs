@@ -91,7 +91,7 @@ pub fn start(reaper: &Reaper, container: &Container, call: &pb::Exec) -> Outcome
     let spawned = spawn::spawn(reaper, 0, Some(target), cgroup.as_fd(), || {
         child::prepare()?;
         child::enter(target)?;
-        child::become_program(&program, &stdio)
+        child::become_program(&program, &stdio, None)
     })?;
     Ok(Started { spawned, ends })
 }

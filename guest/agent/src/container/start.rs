@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, Pending};
 use super::child::{self, Program, Stdio};
 use super::history::History;
 use super::io::{Ends, Output, PIECE, Port};
@@ -121,6 +121,7 @@ fn launch_mounted(
     begin: u64,
 ) -> Outcome<Rc<Container>> {
     let (cgroup, cgroup_fd) = cgroup_of(&call)?;
+    let limit = cgroup.cpu_limit(&call.resources.unwrap_or_default())?;
     let terminals = Terminals::create()?;
     let (stdio, mut ends, console) = open_stdio(&call, &terminals)?;
     // The container alone holds it, so that it can be closed.
@@ -131,7 +132,7 @@ fn launch_mounted(
     let namespaces = libc::CLONE_NEWNS | if pod.init.is_some() { 0 } else { libc::CLONE_NEWPID };
     let join = pod.init.as_ref().map(|init| init.pidfd.as_fd());
     let spawned = spawn::spawn(&agent.reaper(), namespaces as u64, join, cgroup_fd.as_fd(), || {
-        become_container(&view, &program, &stdio, hostname.as_deref())
+        become_container(&view, &program, &stdio, hostname.as_deref(), limit.as_ref())
     })?;
     drop(stdio);
     let forked = now_ns();
@@ -255,14 +256,20 @@ fn read_message(call: &pb::StartContainer) -> String {
 }
 
 /// In the child.
-fn become_container(view: &View, program: &Program, stdio: &Stdio, hostname: Option<&str>) -> Outcome<Infallible> {
+fn become_container(
+    view: &View,
+    program: &Program,
+    stdio: &Stdio,
+    hostname: Option<&str>,
+    limit: Option<&Pending>,
+) -> Outcome<Infallible> {
     child::prepare()?;
     process::unshare(libc::CLONE_NEWCGROUP).context("making the cgroup namespace")?;
     if let Some(hostname) = hostname {
         child::rename_host(hostname)?;
     }
     view.enter()?;
-    child::become_program(program, stdio)
+    child::become_program(program, stdio, limit)
 }
 
 /// What sees a container through to its end.

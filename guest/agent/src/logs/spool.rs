@@ -62,6 +62,7 @@ impl Spool {
 
     /// Appends whole lines. Never fails: what fits neither memory nor the file goes, the oldest first.
     pub fn append(&mut self, lines: &[u8]) {
+        self.make_room(lines.len());
         self.memory.extend(lines);
         while self.memory.len() > MEMORY {
             if !self.can_spill() {
@@ -72,6 +73,15 @@ impl Spool {
                 self.drop_until(self.memory_start);
                 self.drop_oldest(SPILL as u64);
             }
+        }
+    }
+
+    /// Doubles the memory as a queue does by itself, but never far beyond what is ever kept there.
+    fn make_room(&mut self, more: usize) {
+        let (length, needed) = (self.memory.len(), self.memory.len() + more);
+        if needed > self.memory.capacity() {
+            let wanted = (needed * 2).min(MEMORY + APPEND).max(needed);
+            self.memory.reserve_exact(wanted - length);
         }
     }
 

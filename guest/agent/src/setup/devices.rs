@@ -45,11 +45,11 @@ impl Devices {
 
     fn look(&self, wanted: &str) {
         let mut known = self.0.borrow_mut();
-        known.clear();
         if let Some(name) = boot::disk_by_order(wanted) {
             known.insert(wanted.to_owned(), format!("/dev/{name}"));
             return;
         }
+        known.clear();
         for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
             // Loop devices and the like have none.
             let Ok(serial) = fs::read_to_string(entry.path().join("serial")) else { continue };

@@ -36,6 +36,14 @@ pub fn fork(namespaces: u64, cgroup: BorrowedFd<'_>) -> io::Result<Option<Child>
     Ok(Some(Child { pid: pid as i32, pidfd: owned(libc::c_long::from(pidfd))? }))
 }
 
+/// Large buffers come from the kernel and go back to it when they are freed, however many there have been; by itself
+/// the C library keeps more and more of them.
+pub fn return_large_buffers() {
+    const AT_LEAST: libc::c_int = 128 << 10;
+    // SAFETY: integers only.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, AT_LEAST) };
+}
+
 /// Ends this process at once: no destructor, no flush. For the child of a fork.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process.
