@@ -97,6 +97,14 @@ async def test_a_jailer_that_fails_is_told_with_its_words(bench: FirecrackerBenc
     assert await bench.driver.leftovers(set()) == []
 
 
+async def test_a_jailer_that_hangs_is_ended_with_its_launcher() -> None:
+    async with usable(create_seconds=3.0) as bench:
+        bench.faults(jailer="hangs")
+        with pytest.raises(DeadlineError, match="longer than 3 s"):
+            await bench.driver.create(bench.spec())
+        assert await bench.driver.leftovers(set()) == []
+
+
 async def test_a_vmm_that_opens_no_socket_is_given_up_in_time() -> None:
     async with usable(create_seconds=3.0) as bench:
         bench.faults(start="deaf")

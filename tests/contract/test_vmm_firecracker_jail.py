@@ -142,7 +142,7 @@ async def test_its_root_is_small_and_the_hosts_mount_table_does_not_know_it(benc
 async def test_what_is_mounted_over_cannot_be_moved_away_by_the_vmm(bench: FirecrackerBench) -> None:
     vm = await running(bench, disks=(Disk("data", None, False),))
     root = Path(f"/proc/{vm.pid}/root")
-    for name in ("boot", "disks", "snapshot"):
+    for name in (".", "boot", "disks", "snapshot"):
         found = (root / name).stat()
         assert (found.st_uid, found.st_mode & 0o777) == (0, 0o755)
 

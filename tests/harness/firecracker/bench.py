@@ -15,6 +15,7 @@ import signal
 import struct
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -144,8 +145,17 @@ class FirecrackerBench:
         users = range(self.settings.uid_base, self.settings.uid_base + self.settings.uid_count)
         found += [f"process {pid}" for pid in processes.of_users(users)]
         found += [f"group {name}" for name in cgroup.find(self.settings.cgroup_parent).names()]
+        found += [f"command {line}" for line in _commands() if str(self.folder) in line]
         mounts = Path("/proc/self/mounts").read_text().splitlines()
         return found + [f"mount {line}" for line in mounts if str(self.folder) in line]
+
+
+def _commands() -> Iterator[str]:
+    """Command lines of all processes."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit():
+                yield (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def elf_kernel() -> bytes:

@@ -12,6 +12,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import stat
 import sys
 from pathlib import Path
@@ -118,6 +119,9 @@ def main(words: list[str], faults_file: Path) -> None:
     given, extra = parse(words)
     faults: dict[str, str] = json.loads(faults_file.read_text())
     check(given)
+    if faults.get("jailer") == "hangs":
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.pause()
     if faults.get("jailer") == "fails":
         fail("Failed to create the jail root directory: on request")
     exec_file = Path(given.exec_file).resolve()

@@ -119,7 +119,10 @@ async def connect(path: Path, pid: int) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         await asyncio.get_running_loop().sock_connect(connection, str(path))
-        if peer(connection) != pid:
+        found = peer(connection)
+        if found == 0:  # a full queue looks like a connection to asyncio
+            raise UnavailableError("the VMM takes no connection now")
+        if found != pid:
             raise HostileError("another process listens where the VMM should")
     except OSError as error:
         connection.close()

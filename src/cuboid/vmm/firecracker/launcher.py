@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 
 from cuboid.lib.linux import libc, mount, prctl
@@ -22,6 +23,7 @@ sys.path.insert(0, {os.path.abspath(__file__).rsplit("/cuboid/", 1)[0]!r})
 from cuboid.vmm.firecracker import launcher
 launcher.run(sys.argv[1:])"""  # noqa: PTH100
 EXEC_FAILED = 127
+PR_SET_PDEATHSIG = 1
 STUB_BYTES = 4096  # size of an empty disk slot
 SHARED_FOLDERS = ("boot", "disks", "snapshot")  # root's: the VMM cannot move what is mounted in them
 
@@ -49,6 +51,8 @@ def main(plan: Words) -> int:
     if code != 0:
         os.write(2, f"the jailer ended with code {code}\n".encode())
         return 1
+    os.chown(root, 0, 0)  # the jailer gave it to the VMM, which could move the folders in it then
+    os.chmod(root, 0o755)  # noqa: PTH101, S103 - the VMM has to go through it
     with open(plan["written"][0], "rb") as file:  # noqa: PTH123
         pid = file.read(16)
     _record(plan["pid_file"][0], pid)
@@ -76,9 +80,13 @@ def _fill(root: str, uid: int, files: list[str], slots: list[str]) -> None:
 
 def _run_jailer(plan: Words) -> int:
     """Its exit code, after it has left Firecracker behind."""
+    launcher = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
+            libc.call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # the VMM behind it does not inherit this
+            if os.getppid() != launcher:
+                os._exit(EXEC_FAILED)
             os.setsid()
             null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
             for number, descriptor in ((0, null), (1, int(plan["stdout"][0])), (2, int(plan["stderr"][0]))):

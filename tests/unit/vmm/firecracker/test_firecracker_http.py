@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -148,6 +149,15 @@ async def test_nothing_is_sent_to_another_process_behind_the_socket(tmp_path: Pa
     async with vmm(tmp_path, OK) as path:
         with pytest.raises(HostileError, match="another process"):
             await Api(path, os.getpid() + 1, seconds=5).call(requests.pause())
+
+
+async def test_a_vmm_whose_queue_is_full_does_not_count_as_another_process(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(str(tmp_path / "api"))
+        listener.listen(0)
+        first.connect(str(tmp_path / "api"))
+        with pytest.raises(UnavailableError):
+            await Api(tmp_path / "api", os.getpid(), seconds=5).call(requests.pause())
 
 
 async def test_no_socket_is_a_vmm_that_does_not_answer(tmp_path: Path) -> None:
