@@ -68,6 +68,17 @@ def test_a_resumed_pod_is_as_it_was_and_its_clock_is_set() -> None:
     assert "Resumed" in world.notes
 
 
+def test_a_pod_is_ready_again_when_its_agent_has_been_spoken_with() -> None:
+    world = paused_world().interrupt()
+    world.mute.add("Setup")
+    world.update(pod())
+    assert not world.frozen and shown(world)["reason"] == "Paused"
+    world.mute.clear()
+    world.queue.append(ev.SetupDone(at=world.now, attempt=0, found=tuple(world._found())))
+    world.settle()
+    assert shown(world)["reason"] is None and condition(world, "Ready")["status"] == "True"
+
+
 def test_the_condition_stays_and_says_false_after_a_pause() -> None:
     world = paused_world()
     object_before = {"spec": {"containers": [{}]}, "status": shown(world)}

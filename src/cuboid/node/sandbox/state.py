@@ -216,10 +216,13 @@ class Sandbox(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def shown_paused(self) -> bool:
-        """What users are told: the VM stands still, or there is none because the pod is paused."""
-        if self.machine.stage is VmStage.ABSENT:
+        """What users are told: the VM stands still, or its agent is not yet spoken with after that, or there is none
+        because the pod is paused."""
+        machine = self.machine
+        if machine.stage is VmStage.ABSENT:
             return self.plan.paused and not self.plan.stopped and self.ending is None
-        return self.machine.pause in (Pause.PAUSED, Pause.RESUMING)
+        resuming = bool(machine.paused_at) and machine.stage is VmStage.SETTING_UP
+        return resuming or machine.pause in (Pause.PAUSED, Pause.RESUMING)
 
 
 RULES = Rules()
