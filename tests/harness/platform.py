@@ -295,7 +295,7 @@ class Platform:
         idle = self.waiting()
         names |= {row["slot"] for row in idle}
         with suppress(FileNotFoundError):  # the node agent's own: one is being built
-            names.add(f"template-{self.daemon_pid('node')}-")
+            names.add(f"template-{self.daemon_pid('cuboid-node')}-")
         rules = self.run(["sh", "-c", "iptables-save; nft list ruleset"], check=False).stdout.splitlines()
         return [
             *(f"VMM {pid}" for pid in self.vmms() if leftovers.strangers(_groups(pid), names)),
