@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the guest agent (static), its initramfs files and what gives memory back (memory.c) into build/guest: for the general kernel with its modules
+# Builds into build/guest what VMs need: the launcher of their VMM (launcher.rs), what gives their memory back (memory.c),
+# the guest agent (static) and its initramfs files: for the general kernel with its modules
 # (initramfs, initramfs-small), for the minimal one the agent alone (initramfs-minimal). Quick when nothing changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,6 +15,11 @@ if [ ! -x build/guest/cuboid-agent ]; then echo "build_guest: compiling the agen
 built=build/cargo/x86_64-unknown-linux-gnu/release/cuboid-agent
 cmp -s "$built" build/guest/cuboid-agent || install -m 755 "$built" build/guest/cuboid-agent
 
+launcher=build/guest/cuboid-launcher source=src/cuboid/vmm/qemu/launcher.rs
+if [ ! -e "$launcher" ] || [ "$source" -nt "$launcher" ]; then
+  rustc --edition 2024 -O -C target-feature=+crt-static -C panic=abort -C strip=symbols -o "$launcher.new" "$source"
+  mv "$launcher.new" "$launcher"
+fi
 library=build/guest/cuboid-memory.so source=src/cuboid/vmm/qemu/memory.c
 if [ ! -e "$library" ] || [ "$source" -nt "$library" ]; then
   if command -v gcc >/dev/null; then gcc -O2 -Wall -shared -fPIC -s -o "$library.new" "$source" && mv "$library.new" "$library"

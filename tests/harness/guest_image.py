@@ -19,6 +19,8 @@ def missing() -> str:
     for program, package in (("qemu-system-x86_64", "qemu-system-x86"), ("gcc", "gcc")):
         if shutil.which(program) is None:
             return f"{program} is not installed (apt-get install {package})"
+    if not (ROOT / "build/guest/cuboid-launcher").exists():
+        return "the launcher of VMs is not built (tools/build_guest.sh)"
     return ""
 
 

@@ -32,7 +32,8 @@ class VmmSettings:
     tcg_probe_seconds: float = setting(40.0, unit="s", why="deadline of the same under software emulation")
     console_kib: int = setting(256, unit="KiB", why="the most a guest's console may hold in host memory")
     translation_mib: int = setting(
-        32,
+        64,
         unit="MiB",
-        why="QEMU's cache of translated code (software emulation only); QEMU's own default is up to 1 GiB",
+        why="QEMU's cache of translated code (software emulation only): taken as code runs, 6 by an idle pod, all of it "
+        "by a large program, which is slower with less; QEMU's own default is up to 1 GiB",
     )

@@ -31,7 +31,7 @@ def test_software_emulation_is_told_the_rate_of_the_time_stamp_counter() -> None
     (cmdline,) = option(argv, "-append")
     assert {"no_timer_check", "tsc_early_khz=2100000", "tsc=reliable"} <= set(cmdline.split())
     assert option(argv, "-cpu") == ["max,-erms,-fsrm,-la57"]
-    assert option(argv, "-accel") == ["tcg,thread=multi,tb-size=32"]
+    assert option(argv, "-accel") == ["tcg,thread=multi,tb-size=64"]
 
 
 def test_kvm_comes_as_a_descriptor_and_brings_its_own_clock() -> None:

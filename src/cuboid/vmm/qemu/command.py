@@ -56,7 +56,7 @@ class Host:
     qemu: str
     accel: str  # "kvm" or "tcg"
     tsc_khz: int = 0  # needed under tcg only
-    translation_mib: int = 32
+    translation_mib: int = 64
     gives_back: bool = False  # a clone's VMM has memory.c loaded
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,13 @@ from pathlib import Path
 import msgspec
 
 from cuboid.lib import proc
-from cuboid.lib.errors import ProcessError, UnavailableError
+from cuboid.lib.errors import ProcessError, UnavailableError, UnsupportedError
 from cuboid.vmm.base import Boot, VmSpec
-from cuboid.vmm.qemu import boot, command, console, descriptors, launcher
+from cuboid.vmm.qemu import boot, command, console, descriptors
 from cuboid.vmm.qemu.command import Memory
 from cuboid.vmm.qemu.jail import Jail
 from cuboid.vmm.qemu.migration import Incoming
-from cuboid.vmm.qemu.plan import Plan
+from cuboid.vmm.qemu.plan import FIRST_FD, Plan
 from cuboid.vmm.qemu.snapshotting import Made
 from cuboid.vmm.settings import VmmSettings
 from cuboid.vmm.snapshots import shape_of
@@ -28,7 +27,6 @@ READ_ONLY_BINDS = ("/usr", "/etc/ld.so.cache", "/dev/null", "/dev/urandom")
 LINKS = (("usr/lib", "/lib"), ("usr/lib64", "/lib64"))
 MAX_FILES = 512
 TREE = Path(__file__).resolve().parents[4]
-LIBRARY = "cuboid-memory.so"
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Launch:
     def __init__(self, settings: VmmSettings, cache: Path) -> None:
         self._settings = settings
         self._cache = cache
-        self.library = _library()
+        self.library = _built("cuboid-memory.so")  # memory.c
 
     async def start(self, order: Order, jail: Jail, uid: int) -> Started:
         """The VMM has been executed; whether it likes its arguments is seen when connecting to it."""
@@ -119,14 +117,14 @@ class Launch:
         for disk in order.spec.disks:
             number = opened.enter_context(descriptors.disk(disk.path, read_only=disk.read_only))
             disks.append(given.add(number) if number >= 0 else -1)
-        after = launcher.FIRST_FD + len(given.numbers)
+        after = FIRST_FD + len(given.numbers)
         return command.Descriptors(
-            qmp=launcher.FIRST_FD, channel=launcher.FIRST_FD + 1, console=launcher.FIRST_FD + 2, kvm=kvm,
+            qmp=FIRST_FD, channel=FIRST_FD + 1, console=FIRST_FD + 2, kvm=kvm,
             state=state, gauge=gauge, disks=tuple(disks), taps=tuple(range(after, after + len(order.spec.nics))),
         )  # fmt: skip
 
     async def _run(self, plan: Plan, fds: list[int]) -> int:
-        program = [sys.executable, "-I", "-S", "-c", launcher.START, *plan.words()]
+        program: list[str | Path] = [launcher(), *plan.words()]
         try:
             result = await proc.run(program, timeout=self._settings.create_seconds, pass_fds=fds, output_limit=64)
         except ProcessError as error:
@@ -134,10 +132,17 @@ class Launch:
         return int(result.text)
 
 
-def _library() -> Path | None:
-    """memory.c, compiled: in the development tree or installed."""
+def launcher() -> Path:
+    """launcher.rs, compiled. UnsupportedError if it is not."""
+    if (found := _built("cuboid-launcher")) is None:
+        raise UnsupportedError("what starts VMs under QEMU has not been built", hint="tools/build_guest.sh")
+    return found
+
+
+def _built(name: str) -> Path | None:
+    """A program or library of ours, in the development tree or installed."""
     places = (TREE / "build/guest", Path("/usr/lib/cuboid"))
-    return next((found for place in places if (found := place / LIBRARY).exists()), None)
+    return next((found for place in places if (found := place / name).exists()), None)
 
 
 class _Given:
@@ -149,7 +154,7 @@ class _Given:
     def add(self, number: int) -> int:
         """Returns the number under which the VMM finds it."""
         self.numbers.append(number)
-        return launcher.FIRST_FD + len(self.numbers) - 1
+        return FIRST_FD + len(self.numbers) - 1
 
 
 def last_line(text: str) -> str:
