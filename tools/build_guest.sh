@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds into build/guest what VMs need: the launcher of their VMM (launcher.rs), what gives their memory back (memory.c),
-# the guest agent (static) and its initramfs files: for the general kernel with its modules
-# (initramfs, initramfs-small), for the minimal one the agent alone (initramfs-minimal). Quick when nothing changed.
+# the guest agent (static) and its initramfs files: for the general kernel with its modules (initramfs,
+# initramfs-small), for the minimal one the agent alone (initramfs-minimal). Quick when nothing changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

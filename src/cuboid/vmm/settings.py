@@ -34,6 +34,6 @@ class VmmSettings:
     translation_mib: int = setting(
         64,
         unit="MiB",
-        why="QEMU's cache of translated code (software emulation only): taken as code runs, 6 by an idle pod, all of it "
+        why="QEMU's cache of translated code (software emulation only): taken as code runs, 6 by an idle pod, all "
         "by a large program, which is slower with less; QEMU's own default is up to 1 GiB",
     )
