@@ -1,4 +1,8 @@
-"""Which pods keep which images: an empty file per pair, so that a hold is there whole or not at all."""
+"""Which pods keep which images: an empty file per pair, so that a hold is there whole or not at all.
+
+None is synced to disk: that would stop each start for two writes of the disk. What a hold protects, a pod that runs,
+ends with the host; a hold that comes back with the host and has no pod is released when the node agent starts.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ import shutil
 from pathlib import Path
 
 from cuboid.lib.errors import InvalidError
-from cuboid.lib.paths import sync_folder
 
 _POD_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}", re.ASCII)
 
@@ -18,16 +21,12 @@ class Holds:
         self._path = path
 
     def add(self, image_id: str, pod_uid: str) -> None:
-        """Durable when it returns."""
         folder = self._folder(pod_uid)
         folder.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(folder / image_id.partition(":")[2], os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        sync_folder(folder)
-        sync_folder(self._path)
 
     def drop(self, pod_uid: str) -> None:
         shutil.rmtree(self._folder(pod_uid), ignore_errors=True)
-        sync_folder(self._path)
 
     def pods(self) -> set[str]:
         return {folder.name for folder in self._path.iterdir()}
