@@ -19,6 +19,7 @@ from types import TracebackType
 import msgspec
 
 from cuboid.lib.errors import AlreadyExistsError, ConflictError, NotFoundError
+from cuboid.lib.linux import libc
 from cuboid.lib.paths import sync_folder
 from cuboid.vmm.base import VmSpec
 
@@ -26,6 +27,7 @@ FORMAT = 1
 MANIFEST = "snapshot.json"
 MANIFEST_LIMIT = 1 << 20  # bytes
 BLOCK = 1 << 16  # bytes; the unit in which zeros are left out of digests and copies
+KEEP_SIZE, PUNCH_HOLE = 1, 2  # modes of fallocate(2)
 _ZEROS = bytes(BLOCK)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 INCOMPATIBLE, CORRUPT = "SnapshotIncompatible", "SnapshotCorrupt"
@@ -222,6 +224,24 @@ def _extents(descriptor: int) -> Iterator[tuple[int, int]]:
         end = -(-os.lseek(descriptor, max(begin, position), os.SEEK_HOLE) // BLOCK) * BLOCK
         yield begin, min(max(end, begin + BLOCK), -(-size // BLOCK) * BLOCK)
         position = max(end, begin + BLOCK)
+
+
+def punch_zeros(path: Path) -> None:
+    """Make holes of a file's blocks of zeros: neither disk nor page cache holds those then. OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        position = 0
+        for offset, block in blocks(descriptor):
+            _punch(descriptor, position, offset)
+            position = offset + len(block)
+        _punch(descriptor, position, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _punch(descriptor: int, begin: int, end: int) -> None:
+    if begin < end:
+        libc.call("fallocate", descriptor, PUNCH_HOLE | KEEP_SIZE, begin, end - begin)
 
 
 def copy_sparse(source: int, target: Path, *, mode: int = 0o600) -> None:

@@ -108,6 +108,17 @@ def test_a_sparse_copy_has_the_same_bytes(tmp_path: Path, pieces: dict[int, byte
     assert (tmp_path / "copy").stat().st_blocks * 512 <= 5 * 2 * BLOCK
 
 
+@given(st.dictionaries(st.integers(0, 8 * BLOCK), st.binary(min_size=1, max_size=100), max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+def test_holes_are_made_of_zeros_and_of_nothing_else(tmp_path: Path, pieces: dict[int, bytes]) -> None:
+    wanted = sparse(tmp_path / "wanted", pieces, 9 * BLOCK + 5).read_bytes()
+    path = tmp_path / "whole"
+    path.write_bytes(wanted)
+    snapshots.punch_zeros(path)
+    assert path.read_bytes() == wanted
+    assert path.stat().st_blocks * 512 <= 2 * len(pieces) * BLOCK + 4096
+
+
 SMAPS = b"""\
 555555554000-555555600000 r-xp 00000000 fe:00 1 /usr/bin/vmm
 Size:                688 kB

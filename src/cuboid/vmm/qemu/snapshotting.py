@@ -19,7 +19,7 @@ from cuboid.vmm.qemu.command import Memory
 from cuboid.vmm.qemu.jail import Jail
 from cuboid.vmm.qemu.migration import Migration
 from cuboid.vmm.qemu.qmp import QmpRefusedError
-from cuboid.vmm.snapshots import Draft, Shape, copy_sparse, disk_file
+from cuboid.vmm.snapshots import Draft, Shape, copy_sparse, disk_file, punch_zeros
 
 STATE, MEMORY = "state", "memory"
 FICLONE = 0x40049409
@@ -91,6 +91,7 @@ class Snapshots:
             self.memory_is_gone = True
             _hand_over(self._jail.memory, memory)
             os.chown(memory, 0, 0)
+            punch_zeros(memory)
             memory.chmod(0o444)  # the folder is root's alone; a clone's VMM is shown this file and nothing else
         draft.finish(self._facts(), self._shape, shared_memory=self._template)
 
