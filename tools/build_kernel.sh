@@ -21,7 +21,7 @@ die() { say "$*"; exit 1; }
 mode=${1:-}
 case "$mode" in "" | --cached | --again) ;; *) say "unknown option $mode (one of --cached, --again)"; exit 2 ;; esac
 
-recipe=$(cat guest/kernel/compile.sh guest/kernel/config.d/*.config | sha256sum | cut -c 1-24)
+recipe=$(cat guest/kernel/compile.sh guest/kernel/patches/*.patch guest/kernel/config.d/*.config | sha256sum | cut -c 1-24)
 version=$(dpkg-query -W -f='${Version}' "$source" 2>/dev/null || true)
 
 whole() { [ -e "$1/SHA256SUMS" ] && (cd "$1" && sha256sum --quiet --strict -c SHA256SUMS) >/dev/null 2>&1; }
@@ -49,7 +49,7 @@ publish() {
 compile() {
   local archive=/usr/src/$source.tar.xz work out status
   [ -n "$version" ] && [ -e "$archive" ] || die "$source is not installed; make guest-kernel installs what is needed"
-  for tool in flex bison bc gcc make zstd xz; do command -v "$tool" >/dev/null || die "$tool is not installed; make guest-kernel installs what is needed"; done
+  for tool in flex bison bc gcc make patch zstd xz; do command -v "$tool" >/dev/null || die "$tool is not installed; make guest-kernel installs what is needed"; done
   rm -rf "$cache"/.build.*  # what an interrupted build left; the lock says that none runs
   work=$(mktemp -d "$cache/.build.XXXXXX")
   # shellcheck disable=SC2064

@@ -120,7 +120,7 @@ fi
 # --- guest kernel: the minimal one, from the cache, or compiled ------------------------------------------------------
 # Debian's kernel above stays as the general one: pods can ask for it, and it boots them where this one is missing.
 compile_guest_kernel() {
-  local needed=(flex bison bc libelf-dev gcc libc6-dev make xz-utils zstd) name absent=()
+  local needed=(flex bison bc libelf-dev gcc libc6-dev make patch xz-utils zstd) name absent=()
   read_lists
   for name in "${needed[@]}"; do installed "$name" || absent+=("$name"); done
   ((${#absent[@]} == 0)) || { say "installing ${absent[*]}"; apt_get install --no-install-recommends "${absent[@]}"; }

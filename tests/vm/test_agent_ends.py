@@ -12,7 +12,7 @@ import pytest
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest import initramfs
-from cuboid.guest.assets import guest_assets
+from cuboid.guest.assets import GENERAL, guest_assets
 from cuboid.guest.client import AgentClient
 from cuboid.guest.errors import GuestError
 from cuboid.vmm.base import Boot, EndCause
@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 def broken_initramfs(folder: Path) -> Path:
     """One whose last module is not there: the agent gives up after the console's bus was found."""
-    assets = guest_assets()
+    assets = guest_assets(kind=GENERAL)
     modules = initramfs.Modules(ROOT / "build/kernel/modules" / initramfs.kernel_release(assets.kernel))
     rows = initramfs.members((ROOT / "build/guest/cuboid-agent").read_bytes(), modules, initramfs.SMALL)
     rows = [row for row in rows if row.name != "etc/modules.load"]
@@ -40,7 +40,7 @@ def broken_initramfs(folder: Path) -> Path:
 
 async def test_why_an_agent_gave_up_is_on_the_console_and_in_the_end_s_detail() -> None:
     async with Vms("fatal") as vms:
-        boot = Boot(guest_assets().kernel, broken_initramfs(vms.folder))
+        boot = Boot(guest_assets(kind=GENERAL).kernel, broken_initramfs(vms.folder))
         vm = await vms.create(vms.spec(boot=boot))
         await vm.start()
         ended = await asyncio.wait_for(vm.wait(), 90)

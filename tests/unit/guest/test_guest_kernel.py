@@ -80,7 +80,7 @@ def test_what_a_guest_boots_stays_within_its_size(path: Path) -> None:
 
 def recipe() -> str:
     """The part of a cache entry's name that stands for guest/kernel."""
-    parts = [RECIPE / "compile.sh", *fragments()]
+    parts = [RECIPE / "compile.sh", *sorted((RECIPE / "patches").glob("*.patch")), *fragments()]
     return hashlib.sha256(b"".join(path.read_bytes() for path in parts)).hexdigest()[:24]
 
 
