@@ -16,6 +16,7 @@ from cuboid.lib.errors import ConflictError, UnavailableError
 from cuboid.node.daemon import NodeDaemon
 from cuboid.node.settings import NodeSettings
 from cuboid.node.warm.machines import WarmMachines
+from cuboid.vmm.fake import FakeVm
 from tests.harness.node_world import SETTINGS, Host, ready
 
 WARM = replace(SETTINGS, templates=4, warm_min=1, warm_max=4, warm_percent=100)
@@ -206,3 +207,23 @@ async def test_a_burst_is_served_and_the_next_one_finds_its_machines(host: Host)
         await host.api.until(lambda: waiting(machines) >= 6, seconds=30)
         second = await asyncio.gather(*(started(host, f"b{number}") for number in range(6)))
         assert second == ["warm"] * 6
+
+
+async def test_a_pod_removed_while_it_takes_a_machine_leaves_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def for_ever(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with running(host) as machines:
+        monkeypatch.setattr(FakeVm, "attach_disk", for_ever)
+        host.api.put(host.pod())
+        await asyncio.wait_for(begun.wait(), 10)
+        (mine,) = [vm for vm in host.vms.machines if vm not in {row["vm"] for row in machines.rows()}]
+        host.api.delete("demo", grace=0)
+        await gone(host)
+        assert mine not in host.vms.machines
+    assert host.leftovers() == []

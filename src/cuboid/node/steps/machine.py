@@ -49,6 +49,7 @@ async def create_vm(work: PodWork, order: do.CreateVm) -> ev.Event:
             await work.remember(vm, order.attempt, start)
             work.fresh = order.attempt
             watch(work, vm, order.attempt)
+            work.warm = None
             await (vm.start() if vm.state is State.CREATED else vm.resume())
     except (CuboidError, OSError) as error:
         work.leave_gate()
@@ -60,15 +61,14 @@ async def create_vm(work: PodWork, order: do.CreateVm) -> ev.Event:
 
 async def _machine(work: PodWork, attempt: int) -> tuple[Vm, str]:
     """The quickest that can be had, not running yet, and how it came up: warm, restored or cold."""
-    machine, work.warm = work.warm, None
-    if machine is not None:
+    if work.warm is not None:
         try:
-            await _adopt(work, machine)
+            await _adopt(work, work.warm)
         except (CuboidError, OSError) as error:
             work.timeline.note(f"the waiting machine could not be used: {text(error)}")
-            await work.tools.warm.discard(machine, keep_network=True)
+            await work.drop_warm()
         else:
-            return machine.vm, "warm"
+            return work.warm.vm, "warm"
     wanted, shape = await _spec(work, attempt), work.shape
     folder = work.tools.templates.find(shape) if shape is not None and wanted.nics[0].mtu <= MTU else None
     if shape is not None and folder is not None:

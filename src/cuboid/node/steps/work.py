@@ -51,7 +51,7 @@ class PodWork:
     tasks: TaskSet
     timeline: Timeline
     vm: Vm | None = None
-    warm: WarmMachine | None = None  # taken for this pod, its VM not yet used
+    warm: WarmMachine | None = None  # taken for this pod, its VM not yet watched and on record as the pod's
     fresh: int = -1  # attempt of a VM that nobody has spoken with yet
     guest: Guest | None = None
     attachment: Attachment | None = None
@@ -190,9 +190,9 @@ class PodWork:
 
     async def drop_warm(self) -> None:
         """End a machine that was taken and never used. Its network is the pod's by now."""
-        machine, self.warm = self.warm, None
-        if machine is not None:
-            await self.tools.warm.discard(machine, keep_network=True)
+        if self.warm is not None:
+            await self.tools.warm.discard(self.warm, keep_network=True)
+            self.warm = None
 
     def leave_gate(self) -> None:
         slot, self.slot = self.slot, None
