@@ -21,7 +21,7 @@ from cuboid.lib.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from cuboid.server.main import SOCKET
+from cuboid.lib.paths import Paths
 from tests.harness.kube_server import ServerProcess, node, pod, serving
 
 
@@ -36,7 +36,7 @@ def client_of(server: ServerProcess) -> KubeClient:
 
 
 async def test_the_local_socket_is_the_same_api_for_root_alone_and_asks_for_a_token(server: ServerProcess) -> None:
-    path = server.root / "run" / SOCKET
+    path = Paths(server.root / "state", server.root / "run").api_socket
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     async with KubeClient(f"unix:{path}", server.token) as client:
         made = await client.create(PODS, pod("local", schedulerName="nobody"), "default")

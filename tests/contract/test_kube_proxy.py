@@ -18,9 +18,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from cuboid.kube.client import NODES, PODS, KubeClient
+from cuboid.kube.client import MERGE, NODES, PODS, KubeClient
 from cuboid.kube.status import to_status
 from cuboid.lib.errors import CuboidError, InvalidError, NotFoundError, UnauthorizedError
+from cuboid.lib.paths import Paths
+from cuboid.lib.serving import listen_here
 from cuboid.server.tls import Authority, client_context
 from cuboid.server.upstream import Upstream
 from tests.harness.kube_server import ServerProcess, node, pod, serving
@@ -155,6 +157,28 @@ async def test_exec_passes_messages_both_ways_and_the_close_code(rig: Rig) -> No
         assert await stream.recv() is None
         assert (stream.close_code, stream.close_reason) == (4000, "done")
     assert agent.paths[0] == "/exec/default/web/main?command=sh&command=-c&stdin=true"
+
+
+async def test_a_node_on_this_machine_is_spoken_to_over_its_local_socket_while_it_answers_there(rig: Rig) -> None:
+    server, agent, client = rig
+    port = (await client.get(NODES, "node-1"))["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    await client.patch(NODES, "node-1", {"status": {"nodeInfo": {"bootID": boot_id}}}, form=MERGE, sub="status")
+    path, here = Paths(server.root / "state", server.root / "run").node_socket(port), Agent()
+    config = uvicorn.Config(here.app(), ws="wsproto", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+    local = _Uvicorn(config)
+    with listen_here(path, 64_100) as listener:
+        serving_ = asyncio.create_task(local.serve([listener]))
+        async with open_stream(server, "web/exec", "command=sh&stdin=true", V5) as stream:
+            await stream.send(b"\x00hello")
+            assert await stream.recv() == b"\x00hello"
+        local.should_exit = True
+        await serving_
+    assert (len(here.paths) > 0, agent.paths) == (True, [])
+    async with open_stream(server, "web/exec", "command=sh&stdin=true", V5) as stream:  # its file is still there
+        await stream.send(b"\x00again")
+        assert await stream.recv() == b"\x00again"
+    assert agent.paths[0].startswith("/exec/default/web/main")
 
 
 async def test_a_client_that_leaves_ends_the_stream_to_the_node(rig: Rig) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
 
 from cuboid.lib.errors import UnavailableError
+from cuboid.lib.paths import Paths
+from cuboid.lib.serving import listen_here
 from cuboid.node.kubelet.serve import Keys, serve_kubelet, tls_context
 from cuboid.server.tls import client_context
 from cuboid.vmm.base import VmStats
@@ -43,6 +47,18 @@ async def test_a_client_without_a_certificate_of_the_ca_is_not_spoken_with(rig: 
             await client.get("/healthz")
     async with rig.http() as client:
         assert (await client.get("/healthz")).text == "ok"
+
+
+async def test_the_local_socket_is_for_root_and_the_user_of_the_api_server(rig: KubeletRig, tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "state", tmp_path).make()
+    with listen_here(paths.api_socket, 64_100):
+        keys = Keys.of_folder(tmp_path / "pki")
+        async with serve_kubelet(PlainTextResponse("ok"), "127.0.0.1", 0, keys, paths) as port:
+            about = paths.node_socket(port).stat()
+            assert (stat.S_IMODE(about.st_mode), about.st_uid) == (0o600, 64_100)
+            transport = httpx.AsyncHTTPTransport(uds=str(paths.node_socket(port)))
+            async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+                assert (await client.get("/healthz")).text == "ok"
 
 
 async def test_missing_keys_and_a_taken_port_are_told(rig: KubeletRig, tmp_path: Path) -> None:

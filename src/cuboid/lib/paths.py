@@ -21,6 +21,15 @@ class Paths(NamedTuple):
             Path(os.environ.get("CUBOID_RUN_DIR", "/run/cuboid")),
         )
 
+    @property
+    def api_socket(self) -> Path:
+        """Of the API server, for processes of this machine that root or the server's own user runs."""
+        return self.run / "api.sock"
+
+    def node_socket(self, port: int) -> Path:
+        """Of the node agent whose HTTPS API has this port, for the API server on the same machine."""
+        return self.run / f"node-{port}.sock"
+
     def make(self) -> Paths:
         for path in (self.state, self.run):
             path.mkdir(mode=0o711, parents=True, exist_ok=True)

@@ -142,5 +142,5 @@ async def _edge(daemon: NodeDaemon, tools: Tools, given: Options) -> AsyncIterat
     await _files((keys.ca, keys.cert, keys.key))
     app = kubelet_app(daemon, tools.images, tools.disks, node=tools.node, spool=spool, metrics=daemon.metrics)
     async with AsyncExitStack() as stack:
-        serving = serve_kubelet(app, tools.settings.address, tools.settings.port, keys)
+        serving = serve_kubelet(app, tools.settings.address, tools.settings.port, keys, given.paths)
         yield await stack.enter_async_context(serving)

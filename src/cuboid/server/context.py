@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ class Context:
     settings: ServerSettings
     kubelet: ssl.SSLContext | None = None
     stopping: bool = False
+    node_socket: Callable[[int], Path] | None = None  # by port, of a node agent on this machine
+    boot_id: str = ""  # of this machine
 
 
 async def read_body(request: Request, settings: ServerSettings) -> bytes:

@@ -13,7 +13,6 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +25,11 @@ from cuboid.kube.cache import Cache
 from cuboid.kube.client import KubeClient
 from cuboid.kube.registry import Registry
 from cuboid.kube.store import Store
-from cuboid.lib.aio import TaskSet, deadline
+from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import CuboidError, UnavailableError
 from cuboid.lib.log import get_log, set_up
 from cuboid.lib.paths import Paths, write_atomic
+from cuboid.lib.serving import Server, listen_here, until_started
 from cuboid.lib.settings import load
 from cuboid.lib.systemd import notify
 from cuboid.server import binder, tls
@@ -45,9 +45,9 @@ DATA = "data"
 """In the server's folder, owned by the user id that serves. Keys and tokens stay beside it, with root."""
 ADDRESS_FILE = f"{DATA}/address"
 """`https://host:port`, written when the server answers."""
-SOCKET = "api.sock"
-"""In the run folder: the same API without TLS, for root's processes on this machine. They need a token as well."""
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STORE_FILE = f"{DATA}/store.db"
+START_SECONDS = 30.0
 DRAIN_SECONDS = 5
 """Time for open requests at the end."""
 _FILES = 8192  # descriptors wanted: one per client
@@ -89,7 +89,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     folder = folder_of(paths.make())
     authority = tls.Authority(folder)
     listener = _listen(settings.host, settings.port)
-    local = _listen_here(paths.run / SOCKET, settings.uid)  # after the port, which a second server does not get
+    local = listen_here(paths.api_socket, settings.uid)  # after the port, which a second server does not get
     port = listener.getsockname()[1]
     host = settings.advertise_host or _reachable(settings.host)
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
@@ -105,10 +105,12 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in kinds.stored()})
         registry = Registry(store, cache)
         await namespaces.ensure_permanent(registry)
-        served = Context(registry, settings, context)
+        served = Context(
+            registry, settings, context, node_socket=paths.node_socket, boot_id=BOOT_ID.read_text().strip()
+        )
         config = _config(served, tokens, serving)
         config.load()
-        await _serve(Prepared(folder, url, listener, local, config, served, tokens, admin), paths.run / SOCKET)
+        await _serve(Prepared(folder, url, listener, local, config, served, tokens, admin), paths.api_socket)
     finally:
         store.close()
         listener.close()
@@ -127,25 +129,6 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UnavailableError(
             f"can not listen on {host} port {port}: {error.strerror}", hint="is another server running there?"
         ) from error
-    listener.listen(1024)
-    return listener
-
-
-def _listen_here(path: Path, uid: int) -> socket.socket:
-    """A socket for root, and for the user id that serves: the binder is a client like any other."""
-    path.unlink(missing_ok=True)  # of a server that was killed
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        if os.geteuid() == 0:
-            os.chown(path, uid, -1)
-    except OSError as error:
-        listener.close()
-        raise UnavailableError(f"can not listen on {path}: {error.strerror}") from error
     listener.listen(1024)
     return listener
 
@@ -211,29 +194,8 @@ def _config(context: Context, tokens: Tokens, serving: ssl.SSLContext) -> uvicor
     )
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handling, which would end the process before the store is closed, and with a second
-    listener, which has no TLS."""
-
-    def __init__(self, config: uvicorn.Config, local: socket.socket) -> None:
-        super().__init__(config)
-        self._local = local
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        loop = asyncio.get_running_loop()
-        self.servers.append(await loop.create_unix_server(self._protocol, sock=self._local, backlog=1024))
-
-    def _protocol(self) -> LimitedProtocol:
-        return LimitedProtocol(self.config, self.server_state, self.lifespan.state)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def _serve(prepared: Prepared, path: Path) -> None:
-    server = _Server(prepared.config, prepared.local)
+    server = Server(prepared.config, prepared.local)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -247,7 +209,7 @@ async def _serve(prepared: Prepared, path: Path) -> None:
         serving = tasks.start(server.serve([prepared.listener]), name="http")
         tasks.start(namespaces.keep(prepared.context.registry), name="namespaces")
         tasks.start(expiry.keep(prepared.context.registry), name="expiry")
-        await _started(server, serving)
+        await until_started(server, serving, START_SECONDS, "the HTTP server")
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)
         notify("READY=1")
         log.info("serving", url=prepared.url, objects=sum(len(c.objects) for c in prepared.context.registry.cache))
@@ -255,11 +217,3 @@ async def _serve(prepared: Prepared, path: Path) -> None:
             tasks.start(binder.run(client), name="binder")
             await serving
     log.info("ended")
-
-
-async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-    async with deadline(30.0, "starting the HTTP server"):
-        while not server.started:
-            if serving.done():
-                raise UnavailableError("the HTTP server ended at its start")
-            await asyncio.sleep(0.01)

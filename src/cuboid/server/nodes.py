@@ -17,10 +17,12 @@ _PREFERRED = ("InternalIP", "Hostname", "ExternalIP")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`base` is `https://host:port`."""
+    """`base` is `https://host:port`; `boot_id` is the machine's."""
 
     node: str
     base: str
+    port: int = 0
+    boot_id: str = ""
 
 
 def endpoint(node: Mapping[str, Any]) -> Endpoint:
@@ -32,7 +34,8 @@ def endpoint(node: Mapping[str, Any]) -> Endpoint:
     host = next((addresses[kind] for kind in _PREFERRED if addresses.get(kind)), "")
     if not port or not host:
         raise UnavailableError(f'node "{name}" does not say where its agent answers', hint="is the node agent running?")
-    return Endpoint(name, f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
+    boot_id = str(found.get("nodeInfo", {}).get("bootID", ""))
+    return Endpoint(name, f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}", port, boot_id)
 
 
 def of_pod(registry: Registry, pod: Mapping[str, Any]) -> Endpoint:

@@ -163,11 +163,23 @@ async def _open(socket: WebSocket, context: Context, target: Target) -> Upstream
     if waits:
         pod = await _bound(context, target, pod)
     url = _url(context, pod, what, container, socket).replace("https://", "wss://", 1)
+    local = _socket_here(context, nodes.of_pod(context.registry, pod))
     try:
         answer = BEGIN_SECONDS if waits else CONNECT_SECONDS
-        return await Upstream.open(url, context.kubelet, offered, CONNECT_SECONDS, answer_seconds=answer)
+        return await Upstream.open(url, context.kubelet, offered, CONNECT_SECONDS, answer_seconds=answer, local=local)
     except (UnavailableError, DeadlineError, HostileError) as error:
         raise _unreachable(pod, error) from error
+
+
+def _socket_here(context: Context, endpoint: nodes.Endpoint) -> str:
+    """The Unix socket of a node agent on this machine; "" if the node is another one, or has none.
+
+    A Node object cannot name a path: it says which machine it is, and only our own run folder is looked into.
+    """
+    if context.node_socket is None or not context.boot_id or endpoint.boot_id != context.boot_id:
+        return ""
+    path = context.node_socket(endpoint.port)
+    return str(path) if path.is_socket() else ""
 
 
 async def _bound(context: Context, target: Target, pod: dict[str, Any]) -> dict[str, Any]:

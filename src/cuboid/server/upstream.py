@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from wsproto import ConnectionType, WSConnection
@@ -29,6 +29,9 @@ from wsproto.utilities import ProtocolError
 from cuboid.kube.status import from_status
 from cuboid.lib.aio import deadline
 from cuboid.lib.errors import CuboidError, HostileError, UnavailableError
+from cuboid.lib.log import get_log
+
+log = get_log(__name__)
 
 MAX_MESSAGE = 4 * 1024 * 1024
 """Largest message, bytes."""
@@ -58,18 +61,18 @@ class Upstream:
         seconds: float,
         *,
         answer_seconds: float = 0.0,
+        local: str = "",
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> Upstream:
         """The node's refusal as the error that its Status names; UnavailableError when it does not answer.
 
-        Connecting has `seconds`, and so has the answer if it has no `answer_seconds` of its own.
+        Connecting has `seconds`, and so has the answer if it has no `answer_seconds` of its own. `local` is a Unix
+        socket on which the same node answers: it is spoken to without TLS, unless nobody is there.
         """
         parts = urlsplit(url)
         try:
             async with deadline(seconds, "connecting to the node"):
-                reader, writer = await asyncio.open_connection(
-                    parts.hostname, parts.port, ssl=context, server_hostname=parts.hostname if context else None
-                )
+                reader, writer = await _connected(parts, context, local)
         except OSError as error:
             raise UnavailableError(f"the node does not answer: {error}") from error
         upstream = cls(reader, writer)
@@ -163,3 +166,15 @@ class Upstream:
     async def _write(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
+
+
+async def _connected(
+    parts: SplitResult, context: ssl.SSLContext | None, local: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if local:
+        try:
+            return await asyncio.open_unix_connection(local)
+        except OSError:  # of an agent that was killed
+            log.info("a node's local socket does not answer", path=local)
+    name = parts.hostname if context else None
+    return await asyncio.open_connection(parts.hostname, parts.port, ssl=context, server_hostname=name)

@@ -57,15 +57,10 @@ def _server_url() -> str:
     return f"https://{host}:{row.port}"
 
 
-def _socket(paths: Paths) -> Path:
-    """Of the API server, for this machine's root."""
-    return paths.run / "api.sock"
-
-
 def _daemons(paths: Paths) -> tuple[daemons.Daemon, daemons.Daemon]:
     return (
         daemons.Daemon("cuboid-server", "cuboid.server"),
-        daemons.Daemon("cuboid-node", "cuboid.node", ("--server", f"unix:{_socket(paths)}")),
+        daemons.Daemon("cuboid-node", "cuboid.node", ("--server", f"unix:{paths.api_socket}")),
     )
 
 
@@ -105,13 +100,13 @@ async def _start(paths: Paths, server: str, line: Progress) -> None:
     if daemons.running_pid(paths, api_daemon) is None:
         line.update("starting the API server")
     if daemons.systemd_runs():
-        await daemons.systemd_start(paths, (api_daemon, node_daemon), f"unix:{_socket(paths)}")
+        await daemons.systemd_start(paths, (api_daemon, node_daemon), f"unix:{paths.api_socket}")
     else:
         await daemons.start(paths, api_daemon)
     pki = paths.state / "server"
     row = {
         "server": server, "token_file": str(pki / "admin.token"), "ca_file": str(pki / "ca.crt"),
-        "socket": str(_socket(paths)),
+        "socket": str(paths.api_socket),
     }  # fmt: skip
     write_atomic(config.client_file(paths), json.dumps(row).encode(), mode=0o600)
     _wait(paths, api_daemon, _api_answers, "the API server")

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cuboid.kube.streaming.wire import ServerWire
-from cuboid.lib.aio import TaskSet, deadline
+from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import InvalidError, UnavailableError
+from cuboid.lib.paths import Paths
+from cuboid.lib.serving import Server, listen_here, until_started
 
 START_SECONDS = 10.0
 DRAIN_SECONDS = 3  # open requests at the end
@@ -53,28 +55,37 @@ def tls_context(keys: Keys) -> ssl.SSLContext:
     return context
 
 
-class _Server(uvicorn.Server):
-    """Signals are the daemon's."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
-async def serve_kubelet(app: ASGIApp, host: str, port: int, keys: Keys) -> AsyncIterator[int]:
-    """Serves during the block; gives the port, which is free to choose with 0. UnavailableError if it is taken."""
+async def serve_kubelet(
+    app: ASGIApp, host: str, port: int, keys: Keys, paths: Paths | None = None
+) -> AsyncIterator[int]:
+    """Serves during the block; gives the port, which is free to choose with 0. UnavailableError if it is taken.
+
+    With `paths`, also on a Unix socket for the API server of this machine, if there is one: a TLS handshake is a large
+    part of what attaching to a container costs.
+    """
     context = tls_context(keys)
     with _listener(host, port) as listener:
-        server = _Server(_config(app, context))
+        port = listener.getsockname()[1]
+        local = _local(paths, port) if paths else None
+        server = Server(_config(app, context), local)
         async with TaskSet("kubelet", grace=DRAIN_SECONDS + 2.0) as tasks:
             serving = tasks.start(server.serve([listener]), name="http")
-            await _started(server, serving)
+            await until_started(server, serving, START_SECONDS, "the node's HTTPS server")
             try:
-                yield listener.getsockname()[1]
+                yield port
             finally:
                 server.should_exit = True
                 await asyncio.wait([serving], timeout=DRAIN_SECONDS + 1.0)
+
+
+def _local(paths: Paths, port: int) -> socket.socket | None:
+    """May be opened by the user id that the API server runs as: who owns that one's own socket."""
+    try:
+        uid = paths.api_socket.stat().st_uid
+    except FileNotFoundError:
+        return None
+    return listen_here(paths.node_socket(port), uid)
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -107,11 +118,3 @@ def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
         timeout_graceful_shutdown=DRAIN_SECONDS,
         ssl_context_factory=lambda *_: context,
     )
-
-
-async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-    async with deadline(START_SECONDS, "starting the node's HTTPS server"):
-        while not server.started:
-            if serving.done():
-                raise UnavailableError("the node's HTTPS server ended at its start")
-            await asyncio.sleep(0.005)
