@@ -210,6 +210,24 @@ async def test_a_vmm_that_is_killed_while_it_saves_leaves_no_half_snapshot(
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_snapshot_that_a_crash_interrupted_is_removed_and_its_vm_goes_on(
+    bench: FirecrackerBench, tmp_path: Path
+) -> None:
+    vm = await bench.running()
+    await vm.pause()
+    draft = tmp_path / ".snapshot.vm-1.partial"
+    draft.mkdir()
+    (draft / "memory.raw").write_bytes(b"half")
+    (bench.folder / "run/vmm/vm-1/draft").symlink_to(draft)
+    await bench.restart()
+    again = await bench.driver.recover(vm.handle())
+    assert again is not None
+    assert not draft.exists()
+    await again.snapshot(tmp_path / "snapshot")
+    await again.resume()
+    assert await bench.echo(again, "hello") == "hello"
+
+
 async def test_a_vsock_that_answers_wrongly_is_hostile_and_the_vm_goes_on(bench: FirecrackerBench) -> None:
     bench.faults(vsock="garbage")
     vm = await bench.running()

@@ -277,6 +277,7 @@ class FirecrackerDriver:
         output = console.reopen(pid, self._settings.console_kib << 10)
         try:
             record = Record.load(jail.folder)
+            saves = jail.draft_link.is_symlink()  # until that is done, Firecracker answers nobody
             await asyncio.to_thread(jail.drop_draft)
             vm = self._vm(jail, pid, started, output, record)
         except (ProcessLookupError, UnavailableError) as error:  # it ended just now, or was never whole
@@ -286,7 +287,7 @@ class FirecrackerDriver:
             return None
         vm.watch()
         try:
-            await vm.reached()
+            await vm.reached(self._settings.memory_seconds if saves else 0.0)
         except CuboidError as error:
             log.warning("a VMM cannot be reached and is ended", vm=vm_id, error=error)
             await vm.discard()

@@ -161,5 +161,5 @@ class Api:
         finally:
             writer.transport.abort()
 
-    async def get(self, request: Request) -> dict[str, Any]:
-        return decode(await self.call(request))
+    async def get(self, request: Request, *, seconds: float = 0.0) -> dict[str, Any]:
+        return decode(await self.call(request, seconds=seconds))

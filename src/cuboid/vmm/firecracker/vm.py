@@ -123,13 +123,13 @@ class FirecrackerVm:
         self._console.watch()
         self._log.watch()
 
-    async def reached(self) -> None:
+    async def reached(self, seconds: float = 0.0) -> None:
         """Return when the VMM answers; find out in what state it is. Raises if it does not in time, or ended."""
-        async with deadline(self._settings.create_seconds, "the VMM's first answer"):
+        async with deadline(seconds or self._settings.create_seconds, "the VMM's first answer"):
             pause, longest = RETRY_SECONDS
             while True:
                 try:
-                    description = await self._api.get(requests.describe())
+                    description = await self._api.get(requests.describe(), seconds=seconds)
                     break
                 except UnavailableError as error:
                     if self._state == State.ENDED:
