@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from pathlib import Path
 
@@ -19,8 +20,9 @@ MIB = 1 << 20
 REPORT_SECONDS = 40.0  # a guest reports in rounds of 2 s, a share of what is free in each
 
 
-async def template(vms: Vms) -> Path:
-    guest = await vms.boot(vms.spec(memory_mib=256, template=True))
+async def template(vms: Vms, cmdline: str = "") -> Path:
+    spec = vms.spec(memory_mib=256, template=True)
+    guest = await vms.boot(dataclasses.replace(spec, boot=dataclasses.replace(spec.boot, cmdline=cmdline)))
     await guest.vm.pause()
     await guest.vm.snapshot(vms.folder / "snapshot")
     await guest.vm.kill()
@@ -51,6 +53,19 @@ async def test_memory_that_the_guest_of_a_clone_frees_goes_back_to_the_host_and_
         assert used - after >= 48 * MIB
         assert await guest.ask("hello") == "hello"
         await vms.driver.verify(folder)
+
+
+async def test_a_guest_that_relies_on_zeros_in_free_pages_gives_none_back() -> None:
+    """It would find its template's content there and hand it out as zeroed memory."""
+    async with Vms("relies-on-zeros") as vms:
+        vm = await vms.driver.restore(vms.spec(memory_mib=256), await template(vms, "init_on_free=1"))
+        vms.own(vm)
+        guest = await vms.guest(vm)
+        await vm.resume()
+        assert await guest.ask("use 64", 60) == "used"
+        used = (await vm.stats()).guest_bytes
+        await asyncio.sleep(6)
+        assert (await vm.stats()).guest_bytes >= used
 
 
 async def test_memory_that_a_booted_guest_frees_goes_back_to_the_host() -> None:
