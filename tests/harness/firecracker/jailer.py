@@ -7,6 +7,7 @@ needs beforehand and goes on as the fake VMM in the same process, with the user,
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -135,6 +136,8 @@ def main(words: list[str], faults_file: Path) -> None:
         resource.setrlimit(LIMITS[name], (int(value), int(value)))
     join_groups(given)
     specification()  # read while its file can be seen
+    if faults.get("guest") == "agent":
+        importlib.import_module("tests.harness.firecracker.agent")
     change_root(root)
     uid, gid = int(given.uid), int(given.gid)
     furnish(uid, gid)

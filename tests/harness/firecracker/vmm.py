@@ -6,7 +6,8 @@ that also obeys `poweroff`, `panic`, `disks`, `count`, `number`, `memory` and `f
 it knows is in its snapshots.
 
 The script maps `METHOD /path` to: `slow:SECONDS`, a status (`400`), `malformed`, `list`, `oversized`, `chunked`,
-`cut`, `silent`, `die`; and `start` to `die` or `deaf`.
+`cut`, `silent`, `die`; `start` to `die` or `deaf`, `guest`
+to `agent` for the scripted guest agent in place of the echo.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,9 @@ BEFORE, AFTER = (
 )
 PROBE_MARK = b"/kernel/reboot/type"
 OPEN_LIMIT = 65536
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class RefusedError(Exception):
@@ -62,6 +67,7 @@ class Vmm:
         self.memory: mmap.mmap | None = None
         self.running = asyncio.Event()
         self.servers: list[asyncio.Server] = []
+        self.agent: Serve | None = None
 
     def say(self, level: str, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
@@ -262,6 +268,8 @@ class Vmm:
             elif self.state != "Not started" and line == b"CONNECT 1024\n":
                 await self.running.wait()
                 writer.write(b"OK 1073741824\n")
+                if self.agent is not None:
+                    await self.agent(reader, writer)
                 while line := await reader.readline():
                     await self.running.wait()
                     writer.write(self._obey(line.decode().strip()).encode() + b"\n")
@@ -350,6 +358,10 @@ def encode(status: int, body: Any) -> bytes:
 async def serve(vm_id: str, socket: str, faults: dict[str, str]) -> None:
     vmm = Vmm(vm_id, faults)
     vmm.say("INFO", f"Running Firecracker v{VERSION}")
+    if faults.get("guest") == "agent":
+        from tests.harness.firecracker.agent import started
+
+        vmm.agent = await started(vmm.end)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, vmm.end, 0)
     await asyncio.start_unix_server(Server(vmm, faults).serve, socket)
     await asyncio.Event().wait()
