@@ -93,7 +93,8 @@ class Guest(Protocol):
     async def port_forward(self, port: int, host: str = "") -> Stream: ...
 
     def hold(self, frozen: bool) -> None:
-        """The machine is paused on purpose, or no longer. While it is, silence ends neither connection nor calls."""
+        """The machine is paused on purpose, or no longer. While it is, silence does not end the connection, calls under
+        way wait, and new ones fail at once (GuestLostError): nothing piles up before a guest that reads nothing."""
         ...
 
     async def close(self) -> None: ...

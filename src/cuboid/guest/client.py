@@ -92,6 +92,8 @@ class AgentClient:
         while True:
             if self._final is not None:
                 raise self._final
+            if self._frozen:
+                raise GuestLostError("the pod's machine is paused")
             if self._connection is not None and self._connection.open:
                 return self._connection
             self._changed.clear()

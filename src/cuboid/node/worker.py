@@ -149,8 +149,9 @@ class PodWorker:
         if pod.spec.readiness_gates:  # conditions of others have a say in ours
             self._status.mark()
         shown = (meta.labels, meta.annotations) != (before.metadata.labels, before.metadata.annotations)
-        if shown and self.work.guest is not None and self.work.guest.connected:
-            self._tools.refresher.track(pod, self.work.guest, self.work.facts)
+        guest = self.work.guest
+        if shown and guest is not None and guest.connected and not self.state.frozen:
+            self._tools.refresher.track(pod, guest, self.work.facts)
 
     async def _run(self) -> None:
         while not self._closed:

@@ -229,6 +229,8 @@ async def test_a_guest_that_is_paused_on_purpose_may_be_silent(
         silent.setattr(agent.wire, "send", lambda *_, **__: None)
         await asyncio.sleep(0.15)
         assert client.connected
+        with pytest.raises(GuestLostError, match="is paused"):
+            await client.list()
         client.hold(False)
         await eventually(lambda: not client.connected)
     await client.close()

@@ -11,7 +11,10 @@ import pytest
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.fake import Script
+from cuboid.kube.types import config_map
 from cuboid.lib.errors import ConflictError, UnavailableError
+from cuboid.node.daemon import NodeDaemon
+from cuboid.node.objects import ObjectKey
 from cuboid.vmm.base import State
 from tests.harness.node_world import SETTINGS, Host, ready
 
@@ -159,3 +162,34 @@ async def test_a_paused_machine_that_the_host_ends_for_memory_says_so(host: Host
         await host.api.until(lambda: host.api.status("demo").get("phase") == "Failed")
         assert reason(host) == "HostOutOfMemory"
         await host.api.until(lambda: host.api.status("demo").get("message", "").endswith("memory limit"))
+
+
+def configure(host: Host, value: str, daemon: NodeDaemon | None = None) -> None:
+    host.objects.config_maps["conf"] = config_map({"metadata": {"name": "conf"}, "data": {"key": value}})
+    if daemon is not None:
+        daemon._tools.refresher.changed(ObjectKey("ConfigMap", "default", "conf"))
+
+
+async def test_what_changes_in_a_volume_during_a_pause_is_in_the_pod_after_it(host: Host) -> None:
+    configure(host, "old")
+    host.api.put(host.pod(volumes=[{"name": "c", "configMap": {"name": "conf"}}]))
+    async with host.agent_running() as daemon:
+        await paused(host)
+        configure(host, "new", daemon)
+        host.api.change("demo", {"metadata": {"labels": {"any": "change"}}})
+        await asyncio.sleep(0.2)
+        assert host.agent().volumes["c"] == {"key": b"old"}
+        await resumed(host)
+        await host.api.until(lambda: host.agent().volumes["c"] == {"key": b"new"})
+
+
+async def test_volumes_are_refreshed_after_a_restart_of_the_node_agent(host: Host) -> None:
+    configure(host, "old")
+    host.api.put(host.pod(volumes=[{"name": "c", "configMap": {"name": "conf"}}]))
+    async with host.agent_running():
+        await host.api.until(lambda: ready(host.api.status("demo")))
+    configure(host, "meanwhile")
+    async with host.agent_running() as daemon:
+        await host.api.until(lambda: host.agent().volumes["c"] == {"key": b"meanwhile"})
+        configure(host, "later", daemon)
+        await host.api.until(lambda: host.agent().volumes["c"] == {"key": b"later"})

@@ -139,7 +139,9 @@ async def set_up(work: PodWork, order: do.Setup) -> ev.Event:
         guest = await _connect(work, order.attempt)
         fresh, work.fresh = work.fresh == order.attempt, -1
         known = pb.State() if fresh else await guest.list()
-        if not known.set_up:
+        if known.set_up:  # volumes may have changed while nobody pushed them: after a restart of ours, or a pause
+            work.tools.refresher.track(work.pod, guest, work.facts)
+        else:
             await _set_up(work, guest)
     except (CuboidError, OSError) as error:
         again = isinstance(error, VolumeError)

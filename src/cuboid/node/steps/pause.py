@@ -64,6 +64,8 @@ def _vm(work: PodWork) -> Vm:
 
 async def _hold(work: PodWork, *, frozen: bool) -> None:
     """Whoever would take the guest's silence for its end is told better, or that it has to answer again."""
+    if frozen:
+        work.tools.refresher.forget(work.uid)  # Setup tells it of the pod again
     if work.guest is not None:
         work.guest.hold(frozen)
     try:
