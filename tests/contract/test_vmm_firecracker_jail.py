@@ -15,9 +15,11 @@ import pytest
 from cuboid.lib.errors import ConflictError, HostileError, InvalidError, UnsupportedError
 from cuboid.lib.linux import cgroup, netns, tap
 from cuboid.vmm.base import Disk, EndCause, HostLimits, Nic
+from cuboid.vmm.firecracker import launch
 from cuboid.vmm.firecracker.driver import OVERHEAD_MIB
 from cuboid.vmm.firecracker.launch import ROOM_BYTES
 from cuboid.vmm.firecracker.vm import FirecrackerVm
+from cuboid.vmm.qemu.jail import Jails
 from tests.harness.firecracker.bench import FirecrackerBench
 from tests.harness.firecracker.needs import needs_protocol
 
@@ -85,7 +87,9 @@ async def test_it_is_the_only_process_and_is_in_its_group_with_its_limits(bench:
     await bench.driver.probe()
     least = 128 + OVERHEAD_MIB
     vm = await running(bench, limits=HostLimits(cpu_millis=1500, memory_mib=least, pids=64, oom_score=300))
-    assert hierarchy.group(vm.id).pids() == {vm.pid}
+    assert [int(file.read_text()) for file in hierarchy.group(vm.id).join_files] == [vm.pid] * len(
+        hierarchy.folders(vm.id)
+    )
     folders = hierarchy.folders(vm.id)
     limit = (folders["memory"] / "memory.limit_in_bytes") if "memory" in folders else folders[""] / "memory.max"
     assert int(limit.read_text()) == least << 20
@@ -93,6 +97,28 @@ async def test_it_is_the_only_process_and_is_in_its_group_with_its_limits(bench:
     await vm.set_limits(HostLimits(memory_mib=256, oom_score=400))
     assert int(limit.read_text()) == 256 << 20
     assert Path(f"/proc/{vm.pid}/oom_score_adj").read_text().strip() == "400"
+
+
+async def test_on_the_unified_hierarchy_the_jailer_joins_the_group_that_is_there(bench: FirecrackerBench) -> None:
+    root, _ = cgroup.mounted(Path("/proc/mounts").read_text().splitlines())
+    if root is None:
+        pytest.skip("there is no unified hierarchy here")
+    hierarchy = cgroup.Hierarchy(bench.settings.cgroup_parent, v2=root)
+    hierarchy.prepare()
+    jails = Jails(bench.folder / "run", bench.folder / "state/vmm", bench.settings, hierarchy)
+    jail = jails.jail("vm-1")
+    (root / hierarchy.parent / jail.id).mkdir()  # by hand: beside v1 this hierarchy has no controllers, so no limits
+    jail.root.mkdir(parents=True)
+    try:
+        installed = await launch.find(bench.settings)
+        uid = bench.settings.uid_base
+        started = await launch.start(bench.spec(), jail, uid, installed, hierarchy, bench.settings)
+        started.output.close()
+        groups = Path(f"/proc/{started.pid}/cgroup").read_text().splitlines()
+        assert f"0::/{bench.settings.cgroup_parent}/vm-1" in groups
+    finally:
+        jail.remove()
+        (root / bench.settings.cgroup_parent).rmdir()
 
 
 async def test_a_vmm_over_its_memory_limit_is_told_as_ended_for_memory(bench: FirecrackerBench) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cuboid.lib import proc
-from cuboid.lib.aio import TaskSet
+from cuboid.lib.aio import TaskSet, gather_all
 from cuboid.lib.errors import CuboidError, DeadlineError, InvalidError, UnavailableError, UnsupportedError
 from cuboid.lib.linux import cgroup
 from cuboid.lib.log import get_log
@@ -169,7 +169,7 @@ class FirecrackerDriver:
             await asyncio.shield(asyncio.to_thread(jail.remove))
             raise
         try:
-            await self._equip(vm, spec, uid, bindings)
+            await self._equip(vm, jail, spec, bindings)
             await prepare(vm)
         except BaseException as error:
             said = vm.last_words()
@@ -197,13 +197,14 @@ class FirecrackerDriver:
         vm.watch()
         return vm
 
-    async def _equip(self, vm: FirecrackerVm, spec: VmSpec, uid: int, bindings: Sequence[Binding]) -> None:
+    async def _equip(self, vm: FirecrackerVm, jail: Jail, spec: VmSpec, bindings: Sequence[Binding]) -> None:
         try:
             set_oom_score(vm.pid, spec.limits.oom_score)  # not the one that this process happens to have
+            # On v1 the jailer joins only controllers that it sets something of.
+            await gather_all(vm.made_ready(), in_thread(jail.group.add, vm.pid))
         except OSError as error:
-            raise UnavailableError("the VMM ended at once") from error
-        await vm.made_ready()
-        await launch.own_taps(spec, vm.pid, uid)
+            raise UnavailableError(f"the VMM ended at once, or its group is gone: {error.strerror}") from error
+        await launch.own_taps(spec, vm.pid, vm.user)
         disks = [
             Binding(disk.path, requests.disk_path(disk.serial), disk.read_only)
             for disk in spec.disks

@@ -91,6 +91,11 @@ class FirecrackerVm:
         return self._pid
 
     @property
+    def user(self) -> int:
+        """The uid and gid of that process."""
+        return self._record.uid
+
+    @property
     def channel_path(self) -> Path:
         """Firecracker's vsock socket; `open_channel()` gives the agent's stream behind it."""
         return self._inside(requests.CHANNEL_SOCKET)
