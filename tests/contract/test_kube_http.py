@@ -295,6 +295,14 @@ def wait_for(http: httpx.Client, name: str, look: Any) -> Any:
     raise AssertionError(f"pod {name} never got there")
 
 
+def test_what_a_machine_needs_beside_its_containers_is_the_pods_overhead(tmp_path: Path) -> None:
+    with serving(tmp_path, pod_overhead_mib="96") as running, running.http() as http:
+        assert create(http, pod("plain"))["spec"]["overhead"] == {"memory": "96Mi"}
+        assert create(http, pod("own", overhead={"memory": "1Gi"}))["spec"]["overhead"] == {"memory": "1Gi"}
+        answer = http.post(PODS, json={**pod("wrong"), "spec": "none"})
+        assert answer.status_code in (400, 422), "what is no pod is left to validation"
+
+
 def test_binding_a_bound_pod_is_a_conflict(http: httpx.Client) -> None:
     create(http, pod("taken", nodeName="a"))
     binding = {"metadata": {"name": "taken"}, "target": {"kind": "Node", "name": "b"}}

@@ -11,6 +11,7 @@ from cuboid.kube import selectors, status
 from cuboid.kube.cache import Filter, encode
 from cuboid.kube.registry import JSON, MERGE, STRATEGIC, Result
 from cuboid.server import subresources
+from cuboid.server.admission import admit_pod
 from cuboid.server.context import (
     Context,
     delete_options,
@@ -21,6 +22,7 @@ from cuboid.server.context import (
     read_object,
     write_options,
 )
+from cuboid.server.nodes import POD
 from cuboid.server.paths import Target, parse
 from cuboid.server.render import Renderer, answer
 from cuboid.server.watching import watch
@@ -80,6 +82,8 @@ async def _create(request: Request, context: Context, target: Target) -> Respons
         raise status.bad_request("an object of this kind is created in a namespace")
     options = write_options(request.query_params)
     body = await read_object(request, context.settings)
+    if target.kind is POD:
+        admit_pod(body, context.settings)
     result = await context.registry.create(target.kind, target.namespace, body, options)
     return _written(request, target, result)
 

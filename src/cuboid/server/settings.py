@@ -13,6 +13,9 @@ class ServerSettings:
     port: int = setting(6443, why="the port of every Kubernetes API server; 0 takes a free one")
     advertise_host: str = setting("", why="name or address written into kubeconfigs and the certificate, host if empty")
     uid: int = setting(64_100, why="unprivileged user id that serves when started as root; 0 keeps root")
+    pod_overhead_mib: int = setting(
+        0, unit="MiB", why="memory of a machine beside its containers, told as spec.overhead; 0: only requests count"
+    )
     body_limit: int = setting(3 * 1024 * 1024, unit="B", why="the limit of Kubernetes for one request body")
     request_seconds: float = setting(
         60.0, unit="s", why="a request other than a watch or stream that takes longer ends"

@@ -196,6 +196,7 @@ def test_init_containers_count_by_their_greatest_and_sidecars_always() -> None:
         "initContainers": [container("500m", restartPolicy="Always"), container("2")],
     }
     assert requested({"spec": spec})["cpu"] == 2500
+    assert requested({"spec": {**spec, "overhead": {"memory": "96Mi"}}})["memory"] == 1000 * (96 << 20)
 
 
 @pytest.mark.parametrize(
