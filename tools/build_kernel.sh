@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 source=linux-source-6.12
 cache=${CUBOID_KERNEL_CACHE:-/var/cache/cuboid/kernels}
 target=${CUBOID_KERNEL_TARGET:-build/guest-kernel}
-files=(vmlinux bzImage config release)
+files=(vmlinux bzImage config release recipe)
 
 say() { echo "build_kernel: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -59,6 +59,7 @@ compile() {
   SECONDS=0 status=0
   guest/kernel/compile.sh "$archive" "$work/source" "$work/entry" >"$cache/build.log" 2>&1 9>&- || status=$?
   if ((status)); then tail -n 20 "$cache/build.log" >&2; die "the kernel could not be compiled (exit code $status); the whole log is $cache/build.log"; fi
+  echo "$recipe $source $version" >"$work/entry/recipe"
   (cd "$work/entry" && sha256sum "${files[@]}" >SHA256SUMS)
   say "compiled in $((SECONDS / 60)) min $((SECONDS % 60)) s"
   chmod -R a+rX "$work/entry"
