@@ -5,35 +5,17 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import image, need_qemu, stock
-from tests.harness.platform import Object, Platform, platform
+from tests.e2e.conftest import image
+from tests.harness.platform import Object, Platform
 from tests.harness.pods import apply, ended, manifest, ready, shell, terminated, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(300)]
 SLEEP = ["sleep", "3600"]
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def frugal() -> Iterator[Platform]:
-    need_qemu()
-    with platform("e2e-limits", CUBOID_NODE_BACKOFF="1") as found:
-        stock(found, ("busybox",))
-        yield found
-        found.save_logs("e2e-limits")
-
-
-@pytest.fixture
-def place(frugal: Platform) -> Iterator[Platform]:
-    yield frugal
-    names = frugal.cuboid("ps", "-a", "-q").stdout.split()
-    if names:
-        frugal.cuboid("rm", "-f", *names, timeout=200)
 
 
 def vmm(place: Platform, name: str) -> int:
@@ -66,14 +48,14 @@ def receipt(pod: Object) -> Object:
     return found
 
 
-def test_a_small_pod_runs_with_its_limits_inside_and_on_the_host(place: Platform) -> None:
+def test_a_small_pod_runs_with_its_limits_inside_and_on_the_host(pods: Platform) -> None:
     limits = {"cpu": "50m", "memory": "16Mi"}
-    apply(place, manifest("small", {"image": image("busybox"), "command": SLEEP, "resources": {"limits": limits}}))
-    place.wait("small", ready)
-    pid = vmm(place, "small")
+    apply(pods, manifest("small", {"image": image("busybox"), "command": SLEEP, "resources": {"limits": limits}}))
+    pods.wait("small", ready)
+    pid = vmm(pods, "small")
     until(lambda: cpu_limit(pid) == 150, "the VMM has the pod's limit and 0.1 for the machine itself")
     assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) <= 0, "a guaranteed pod goes last"
-    inside = shell(place, "small", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max; free -m")
+    inside = shell(pods, "small", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max; free -m")
     assert inside.split()[0] == str(16 * MIB)
     quota, period = inside.split()[1:3]
     assert int(quota) * 1000 // int(period) == 50
@@ -81,47 +63,47 @@ def test_a_small_pod_runs_with_its_limits_inside_and_on_the_host(place: Platform
     assert total and int(total[1]) < 160, "the machine is of one of the smallest classes"
 
 
-def test_disks_are_as_fast_as_the_pod_may_have_them(place: Platform) -> None:
+def test_disks_are_as_fast_as_the_pod_may_have_them(pods: Platform) -> None:
     slow = manifest("slow", {"image": image("busybox"), "command": SLEEP})
     slow["metadata"]["annotations"] = {"cuboid.dev/disk-bandwidth": "1Mi"}
-    apply(place, slow)
-    place.wait("slow", ready)
+    apply(pods, slow)
+    pods.wait("slow", ready)
     begun = time.monotonic()
-    shell(place, "slow", "dd if=/dev/zero of=/file bs=1M count=8 conv=fsync")
+    shell(pods, "slow", "dd if=/dev/zero of=/file bs=1M count=8 conv=fsync")
     assert time.monotonic() - begun > 4, "8 MiB at 1 MiB/s"
 
 
-def test_a_limit_that_is_none_fails_the_pod_with_one_sentence(place: Platform) -> None:
+def test_a_limit_that_is_none_fails_the_pod_with_one_sentence(pods: Platform) -> None:
     bad = manifest("bad", {"image": image("busybox"), "command": SLEEP})
     bad["metadata"]["annotations"] = {"cuboid.dev/disk-iops": "many"}
-    apply(place, bad)
-    status = place.wait("bad", ended)["status"]
+    apply(pods, bad)
+    status = pods.wait("bad", ended)["status"]
     assert status["phase"] == "Failed" and "cuboid.dev/disk-iops" in status["message"]
-    assert "cuboid.dev/disk-iops" in place.cuboid("why", "bad").stdout
+    assert "cuboid.dev/disk-iops" in pods.cuboid("why", "bad").stdout
 
 
-def test_a_machine_that_the_host_ends_for_memory_says_so(place: Platform) -> None:
-    apply(place, manifest("big", {"image": image("busybox"), "command": SLEEP}, restartPolicy="Never"))
-    place.wait("big", ready)
-    pid = vmm(place, "big")
+def test_a_machine_that_the_host_ends_for_memory_says_so(pods: Platform) -> None:
+    apply(pods, manifest("big", {"image": image("busybox"), "command": SLEEP}, restartPolicy="Never"))
+    pods.wait("big", ready)
+    pid = vmm(pods, "big")
     used = int((group_files(pid, "memory.current") or group_files(pid, "memory.usage_in_bytes"))[0].read_text())
     limit = (group_files(pid, "memory.max") or group_files(pid, "memory.limit_in_bytes"))[0]
     limit.write_text(str(used + 4 * MIB))  # as if the host had no more
-    shell(place, "big", "dd if=/dev/zero of=/dev/shm/fill bs=1M count=60", check=False)
-    pod = place.wait("big", ended)
+    shell(pods, "big", "dd if=/dev/zero of=/dev/shm/fill bs=1M count=60", check=False)
+    pod = pods.wait("big", ended)
     assert pod["status"]["reason"] == "HostOutOfMemory" == terminated(pod)["reason"]
-    told = place.cuboid("why", "big").stdout
+    told = pods.cuboid("why", "big").stdout
     assert "HostOutOfMemory" in told and "memory" in told
 
 
-def test_a_pod_may_have_the_general_kernel_and_arguments_and_boots_for_it(place: Platform) -> None:
-    run = place.cuboid(
+def test_a_pod_may_have_the_general_kernel_and_arguments_and_boots_for_it(pods: Platform) -> None:
+    run = pods.cuboid(
         "run", "--name", "own", "--kernel", "general", "--kernel-arg", "cuboid.test=1", image("busybox"),
         "sh", "-c", "uname -r; cat /proc/cmdline", timeout=150,
     )  # fmt: skip
     release, line = run.stdout.splitlines()
     assert "cuboid.test=1" in line.split() and ("amd64" in release or "arm64" in release)
-    found = receipt(place.wait("own", ended))
+    found = receipt(pods.wait("own", ended))
     assert found["start"] == "cold" and any("kernel" in note for note in found["notes"])
-    told = place.cuboid("why", "own").stdout
+    told = pods.cuboid("why", "own").stdout
     assert "start: cold" in told and "kernel of its own choice" in told
