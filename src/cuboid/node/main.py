@@ -15,6 +15,7 @@ from pathlib import Path
 import uvloop
 
 from cuboid.kube.client import KubeClient
+from cuboid.lib import heap
 from cuboid.lib.clock import SystemClock
 from cuboid.lib.errors import CuboidError, UnavailableError
 from cuboid.lib.log import get_log, set_up
@@ -127,10 +128,15 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
         log.info("node agent runs", node=name, driver=f"{driver.name}/{accel}", port=port)
         edges = {"events": recorder.run(), "objects": objects.run()}
         try:
-            await daemon.run(stop, edges=edges, ready=lambda: notify("READY=1"))
+            await daemon.run(stop, edges=edges, ready=_ready)
         finally:
             await disks.close()
     log.info("ended, pods run on")
+
+
+def _ready() -> None:
+    heap.settle()
+    notify("READY=1")
 
 
 @asynccontextmanager

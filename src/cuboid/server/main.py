@@ -25,6 +25,7 @@ from cuboid.kube.cache import Cache
 from cuboid.kube.client import KubeClient
 from cuboid.kube.registry import Registry
 from cuboid.kube.store import Store
+from cuboid.lib import heap
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import CuboidError, UnavailableError
 from cuboid.lib.log import get_log, set_up
@@ -211,6 +212,7 @@ async def _serve(prepared: Prepared, path: Path) -> None:
         tasks.start(expiry.keep(prepared.context.registry), name="expiry")
         await until_started(server, serving, START_SECONDS, "the HTTP server")
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)
+        heap.settle()
         notify("READY=1")
         log.info("serving", url=prepared.url, objects=sum(len(c.objects) for c in prepared.context.registry.cache))
         async with KubeClient(f"unix:{path}", prepared.admin) as client:
