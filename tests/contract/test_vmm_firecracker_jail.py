@@ -107,11 +107,9 @@ async def test_on_the_unified_hierarchy_the_jailer_joins_the_group_that_is_there
     hierarchy.prepare()
     jails = Jails(bench.folder / "run", bench.folder / "state/vmm", bench.settings, hierarchy)
     jail = jails.jail("vm-1")
-    (root / hierarchy.parent / jail.id).mkdir()  # by hand: beside v1 this hierarchy has no controllers, so no limits
-    jail.root.mkdir(parents=True)
     try:
+        uid = jail.make(HostLimits())  # beside v1 this hierarchy may have no controllers: limits are warned of
         installed = await launch.find(bench.settings)
-        uid = bench.settings.uid_base
         started = await launch.start(bench.spec(), jail, uid, installed, hierarchy, bench.settings)
         started.output.close()
         groups = Path(f"/proc/{started.pid}/cgroup").read_text().splitlines()

@@ -172,7 +172,9 @@ class Group:
         for name, content in files.items():
             try:
                 (folder / name).write_text(content)
-            except FileNotFoundError:
+            except (FileNotFoundError, PermissionError):  # the latter is what cgroupfs says of a file it does not have
+                if (folder / name).exists():
+                    raise
                 log.warning("this kernel cannot enforce a limit", file=name, group=self.name)
 
     def add(self, pid: int) -> None:
