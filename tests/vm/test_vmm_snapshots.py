@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cuboid.lib import proc
-from cuboid.lib.errors import ConflictError
+from cuboid.lib.errors import ConflictError, UnavailableError
 from cuboid.lib.linux import netns
 from cuboid.vmm import snapshots
 from cuboid.vmm.base import Disk, Nic, State
@@ -74,6 +74,27 @@ async def test_a_guest_finds_late_disks_with_their_sizes_and_content(template: P
         await vm.detach_disk("data")
         assert await guest.ask("write data nowhere") == "written"  # a slot without a disk forgets
         assert data.read_bytes().startswith(b"from the guest\0")
+
+
+async def test_a_disk_that_another_vm_writes_to_is_refused_and_the_slot_can_be_filled_later(template: Path) -> None:
+    async with Vms("late-lock") as vms:
+        first, second = await clone(vms, template), await clone(vms, template)
+        disk = Disk("data", vms.disk("data.img"), False, iops=500)
+        await first.attach_disk(disk)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="lock"):
+                await second.attach_disk(disk)
+        await first.kill()
+        await second.attach_disk(disk)
+        guest = await resumed(vms, second)
+        assert await guest.ask("write data mine now") == "written"
+
+
+async def test_twenty_clones_are_restored_at_once(template: Path) -> None:
+    async with Vms("twenty") as vms:
+        made = await asyncio.gather(*(clone(vms, template, f"clone-{number}") for number in range(20)))
+        assert {vm.state for vm in made} == {State.PAUSED}
+        await asyncio.gather(*(vm.kill() for vm in made))
 
 
 async def test_a_late_disk_keeps_its_limits(template: Path) -> None:
