@@ -130,6 +130,7 @@ def test_who_asks_a_paused_pod_is_told_and_who_was_there_before_waits(place: Pla
 
         place.cuboid("resume", "box")
         assert session.stdout.readline() == "got patience\n"
+        assert "box is not paused" in place.cuboid("resume", "box", check=False).stderr
 
 
 def test_a_paused_pod_can_be_stopped_restarted_and_removed(place: Platform) -> None:
@@ -142,6 +143,8 @@ def test_a_paused_pod_can_be_stopped_restarted_and_removed(place: Platform) -> N
     place.cuboid("pause", "box")
     place.cuboid("stop", "-t", "20", "box")
     until(lambda: not runs(before), "the machine has ended")
+    assert "box does not run" in place.cuboid("pause", "box", check=False).stderr
+    assert "cuboid start box" in place.cuboid("resume", "box", check=False).stderr
     place.cuboid("start", "box")
     until(lambda: "again" in place.cuboid("logs", "box").stdout, "the container ended by itself")
 
