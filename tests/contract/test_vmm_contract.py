@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from cuboid.lib.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError, UnsupportedError
+from cuboid.lib.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
 from cuboid.vmm.base import Boot, Disk, EndCause, HostLimits, Nic, State, Vm
 from tests.harness.vmm_bench import DRIVERS, Bench, opened
 
@@ -49,6 +56,15 @@ async def test_a_vm_runs_pauses_resumes_and_answers_again(bench: Bench) -> None:
 async def test_the_channel_can_be_connected_to_again_and_again(bench: Bench) -> None:
     vm = await bench.running()
     assert [await bench.echo(vm, word) for word in ("one", "two", "three")] == ["one", "two", "three"]
+
+
+async def test_a_vm_opens_its_own_channel_and_not_after_its_end(bench: Bench) -> None:
+    vm = await bench.running()
+    with await vm.open_channel() as connection:
+        assert connection.getblocking() is False
+    await vm.kill()
+    with pytest.raises(UnavailableError):
+        await vm.open_channel()
 
 
 async def test_commands_can_be_repeated(bench: Bench) -> None:

@@ -7,6 +7,7 @@ layer above never asks which driver it has. One suite, `tests/contract/test_vmm_
 from __future__ import annotations
 
 import enum
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +148,16 @@ class Vm(Protocol):
 
     @property
     def channel_path(self) -> Path:
-        """The Unix socket on which the guest agent's byte stream is found. It can be connected to again and again."""
+        """The Unix socket of the guest agent's channel. What it takes to get to the agent's bytes differs between
+        drivers: `open_channel` does it."""
+        ...
+
+    async def open_channel(self) -> socket.socket:
+        """A new connection to the guest agent's byte stream, again and again; the caller closes it.
+
+        UnavailableError while nothing answers, DeadlineError, HostileError. A channel on which the guest takes part in
+        the opening (vsock) gives none while it is paused; one on which it does not (virtio-serial) does.
+        """
         ...
 
     async def start(self) -> None: ...

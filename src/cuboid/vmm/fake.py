@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from cuboid.lib.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.vmm import snapshots
 from cuboid.vmm.base import Capabilities, Disk, EndCause, Ended, HostLimits, Probe, State, VmSpec, VmStats
+from cuboid.vmm.channel import connect
 from cuboid.vmm.check import check, check_id
 from cuboid.vmm.snapshots import shape_of
 
@@ -75,6 +77,9 @@ class FakeVm:
     @property
     def channel_path(self) -> Path:
         return self._driver.channel_path(self.id)
+
+    async def open_channel(self) -> socket.socket:
+        return await connect(self.channel_path, "the guest's agent")
 
     def handle(self) -> dict[str, Any]:
         return {"driver": "fake", "id": self.id, "pid": self._machine.pid, "started": 1}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cuboid.lib.aio import deadline
 from cuboid.lib.errors import HostileError, UnavailableError
-from cuboid.vmm.firecracker.http import connect
+from cuboid.vmm.firecracker.http import connect_to
 
 _CONNECTED = re.compile(rb"OK [0-9]{1,10}\n")
 MAX_LINE = 14  # bytes of that line
@@ -21,7 +21,7 @@ async def open_channel(path: Path, pid: int, port: int, *, seconds: float) -> so
     UnavailableError while nothing listens there, DeadlineError (a paused guest does not answer), HostileError.
     """
     async with deadline(seconds, "the answer of the VM's vsock"):
-        connection = await connect(path, pid)
+        connection = await connect_to(path, pid)
         try:
             await _ask_for(connection, port)
         except OSError as error:

@@ -18,6 +18,7 @@ from typing import Any
 
 from cuboid.lib.aio import deadline
 from cuboid.lib.errors import CuboidError, HostileError, UnavailableError
+from cuboid.vmm.channel import connect
 from cuboid.vmm.firecracker.requests import Request
 
 MAX_HEAD = 16 << 10  # bytes of status line and headers
@@ -114,23 +115,16 @@ def peer(connection: socket.socket) -> int:
     return int(pid)
 
 
-async def connect(path: Path, pid: int) -> socket.socket:
+async def connect_to(path: Path, pid: int) -> socket.socket:
     """A connection to the socket at `path`, served by the process `pid`. UnavailableError, HostileError."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        await asyncio.get_running_loop().sock_connect(connection, str(path))
-        found = peer(connection)
-        if found == 0:  # a full queue looks like a connection to asyncio
-            raise UnavailableError("the VMM takes no connection now")
-        if found != pid:
-            raise HostileError("another process listens where the VMM should")
-    except OSError as error:
-        connection.close()
-        raise UnavailableError(f"the VMM does not answer: {error.strerror}") from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    connection = await connect(path, "the VMM")
+    found = peer(connection)
+    if found == pid:
+        return connection
+    connection.close()
+    if found == 0:  # a full queue looks like a connection to asyncio
+        raise UnavailableError("the VMM takes no connection now")
+    raise HostileError("another process listens where the VMM should")
 
 
 class Api:
@@ -154,7 +148,9 @@ class Api:
         return answer
 
     async def _exchange(self, request: Request) -> Answer:
-        reader, writer = await asyncio.open_unix_connection(sock=await connect(self._path, self._pid), limit=MAX_HEAD)
+        reader, writer = await asyncio.open_unix_connection(
+            sock=await connect_to(self._path, self._pid), limit=MAX_HEAD
+        )
         try:
             writer.write(encode(request))
             return await read_answer(reader)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, Unavail
 from cuboid.lib.log import get_log
 from cuboid.lib.threads import in_thread
 from cuboid.vmm.base import Disk, EndCause, Ended, HostLimits, State, VmStats
+from cuboid.vmm.channel import connect
 from cuboid.vmm.qemu import usage
 from cuboid.vmm.qemu.console import KEPT_BYTES, PANIC_WORDS, Console, last_words
 from cuboid.vmm.qemu.jail import Jail
@@ -80,6 +82,9 @@ class QemuVm:
     @property
     def channel_path(self) -> Path:
         return self._jail.channel_path
+
+    async def open_channel(self) -> socket.socket:
+        return await connect(self.channel_path, "the guest's port")
 
     def handle(self) -> dict[str, Any]:
         return {"driver": "qemu", "id": self.id, "pid": self._pid, "started": self._started}
