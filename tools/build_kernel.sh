@@ -52,8 +52,9 @@ compile() {
   for tool in flex bison bc gcc make patch zstd xz; do command -v "$tool" >/dev/null || die "$tool is not installed; make guest-kernel installs what is needed"; done
   rm -rf "$cache"/.build.*  # what an interrupted build left; the lock says that none runs
   work=$(mktemp -d "$cache/.build.XXXXXX")
+  # A second signal (from `timeout`, from an impatient hand) must not end the removal.
   # shellcheck disable=SC2064
-  trap "rm -rf '$work'" EXIT
+  trap "trap '' HUP INT TERM; rm -rf '$work'" EXIT
   mkdir "$work/source" "$work/entry"
   say "compiling the guest's kernel from $source $version: about 8 minutes on two cores, the log is $cache/build.log"
   SECONDS=0 status=0

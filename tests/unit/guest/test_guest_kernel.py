@@ -157,6 +157,8 @@ def test_a_build_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
         assert not (cache / ".build.killed").exists(), "what an earlier build left is gone"
     finally:
         os.killpg(building.pid, signal.SIGTERM)
+        time.sleep(0.02)
+        os.killpg(building.pid, signal.SIGTERM)  # as `timeout` does, which is in the group that it signals
         building.wait(30)
     assert {path.name for path in cache.iterdir()} <= {".lock", "build.log"}
     assert not (tmp_path / "target").exists()
