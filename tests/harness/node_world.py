@@ -29,7 +29,7 @@ from cuboid.node.volumes import VolumeRefresher
 from cuboid.node.warm.machines import Bounds, WarmMachines
 from cuboid.node.warm.templates import Templates
 from cuboid.storage.fake import FakeDisks
-from cuboid.vmm.base import Boot
+from cuboid.vmm.base import Boot, Vm
 from cuboid.vmm.fake import FakeDriver, FakeHost
 
 Raw = dict[str, Any]
@@ -356,8 +356,8 @@ class Host:
         ]  # fmt: skip
 
 
-def _client(path: Path, on_event: EventHook, *, on_final: Callable[[CuboidError], None]) -> Guest:
-    return AgentClient(path, on_event, on_final=on_final)
+def _client(vm: Vm, on_event: EventHook, *, on_final: Callable[[CuboidError], None]) -> Guest:
+    return AgentClient(vm.open_channel, on_event, on_final=on_final, name=vm.id)
 
 
 def container(status: Raw, name: str = "app") -> Raw:

@@ -38,10 +38,11 @@ from cuboid.node.warm.templates import Templates
 from cuboid.storage.base import Disks
 from cuboid.storage.disks import LocalDisks
 from cuboid.storage.settings import StorageSettings
-from cuboid.vmm.base import Boot, Driver
+from cuboid.vmm.base import Boot, Driver, Vm
 from cuboid.vmm.settings import VmmSettings
 
 log = get_log(__name__)
+DRIVERS = ("firecracker", "qemu")  # in the order in which `auto` tries them
 WARM_MIB = 64  # host memory of a machine that waits, about (docs/design/0012)
 
 
@@ -67,22 +68,35 @@ def _guest_boot(assets: GuestAssets, settings: NodeSettings) -> GuestBoot:
 
 async def driver(paths: Paths, settings: NodeSettings) -> Driver:
     """The driver that this host can use, found by booting a kernel. UnsupportedError says why there is none."""
-    made = unprobed_driver(paths, settings)
-    answer = await made.probe()
-    if not answer.usable:
-        raise UnsupportedError(f"no VM can run on this host: {answer.reason}", hint="cuboid doctor")
-    log.info("driver chosen", driver=made.name, accel=answer.accel, reason=answer.reason)
-    return made
+    reasons = []
+    for made in drivers(paths, settings):
+        answer = await made.probe()
+        if answer.usable:
+            log.info("driver chosen", driver=made.name, accel=answer.accel, reason=answer.reason)
+            return made
+        reasons.append(answer.reason)
+    raise UnsupportedError(f"no VM can run on this host: {'; '.join(reasons)}", hint="cuboid doctor")
 
 
-def unprobed_driver(paths: Paths, settings: NodeSettings) -> Driver:
+def drivers(paths: Paths, settings: NodeSettings) -> list[Driver]:
+    """Those to try, the best first; none has been probed."""
     if settings.driver == "fake":
-        return fake_driver(paths)
-    if settings.driver not in ("auto", "qemu"):
-        raise InvalidError(f"[node] driver is {settings.driver!r}", hint="one of auto, qemu, fake")
+        return [fake_driver(paths)]
+    names = DRIVERS if settings.driver == "auto" else (settings.driver,)
+    if not set(names) <= set(DRIVERS):
+        raise InvalidError(f"[node] driver is {settings.driver!r}", hint=f"one of auto, {', '.join(DRIVERS)}, fake")
+    return [_real_driver(name, paths, settings) for name in names]
+
+
+def _real_driver(name: str, paths: Paths, settings: NodeSettings) -> Driver:
+    kernel, vmm = boots(settings).ordinary.whole.kernel, load(VmmSettings, "vmm")
+    if name == "firecracker":
+        from cuboid.vmm.firecracker.driver import FirecrackerDriver
+
+        return FirecrackerDriver(paths.run, paths.state, vmm, kernel=kernel)
     from cuboid.vmm.qemu.driver import QemuDriver
 
-    return QemuDriver(paths.run, paths.state, load(VmmSettings, "vmm"), kernel=boots(settings).ordinary.whole.kernel)
+    return QemuDriver(paths.run, paths.state, vmm, kernel=kernel)
 
 
 def fake_driver(paths: Paths) -> Driver:
@@ -126,8 +140,8 @@ def images(paths: Paths) -> ImageStore:
     return LocalImageStore(paths.state / "images", settings=load(ImageSettings, "images"))
 
 
-def guest(path: Path, on_event: EventHook, *, on_final: Callable[[CuboidError], None]) -> Guest:
-    return AgentClient(path, on_event, on_final=on_final)
+def guest(vm: Vm, on_event: EventHook, *, on_final: Callable[[CuboidError], None]) -> Guest:
+    return AgentClient(vm.open_channel, on_event, on_final=on_final, name=vm.id)
 
 
 def templates(paths: Paths, settings: NodeSettings, driver: Driver, gate: BootGate, clock: Clock) -> Templates:
@@ -164,9 +178,9 @@ async def clean_host(paths: Paths, settings: NodeSettings) -> None:
     for uid, record in records.load().items():
         record.boot_id, record.handle = TAKEN_DOWN, None
         records.save(uid, record)
-    machines = unprobed_driver(paths, settings)
-    for vm_id in await machines.leftovers(set()):
-        await machines.clean(vm_id)
+    for machines in drivers(paths, settings):
+        for vm_id in await machines.leftovers(set()):
+            await machines.clean(vm_id)
     pods = network(paths)
     await pods.clean(set())
     await pods.remove_host_rules()

@@ -15,7 +15,7 @@ class NodeSettings:
     address: str = setting("127.0.0.1", why="address that the Node object tells, of the agent's HTTPS API")
     port: int = setting(10250, why="port of the agent's HTTPS API, the kubelet's own; 0 picks a free one")
     driver: str = setting(
-        "auto", why="auto takes the first VMM that boots a kernel here; qemu or fake (benches) force one"
+        "auto", why="auto takes the first VMM that boots a kernel here; firecracker, qemu or fake (benches) force one"
     )
     guest: str = setting("", why="guest kernel: minimal or general; empty: minimal if it has been built")
     kernel: str = setting("", why="a guest kernel of your own, with `initramfs`; empty: `guest` says which")

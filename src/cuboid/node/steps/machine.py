@@ -171,7 +171,7 @@ async def _connect(work: PodWork, attempt: int) -> Guest:
         raise NotFoundError("the pod's VM is gone")
     if work.guest is None:
         work.guest = work.tools.guest(
-            work.vm.channel_path, guest_events.hook(work), on_final=lambda error: _cut_off(work, attempt, error)
+            work.vm, guest_events.hook(work), on_final=lambda error: _cut_off(work, attempt, error)
         )
     with work.timeline.phase("kernel" if work.start == "cold" else "agent"):
         ack = await work.guest.connect(timeout=work.tools.settings.boot_seconds)

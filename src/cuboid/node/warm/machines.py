@@ -279,7 +279,7 @@ class WarmMachines:
             folder,
         )  # fmt: skip
         relay = Relay()
-        guest = self._guest(vm.channel_path, relay.event, on_final=relay.final)
+        guest = self._guest(vm, relay.event, on_final=relay.final)
         machine = WarmMachine(shape, slot, attachment, vm, guest, relay)
         try:
             await self._rehearse(machine, stage)

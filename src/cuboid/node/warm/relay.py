@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import EventHook, Guest
 from cuboid.lib.errors import CuboidError
+from cuboid.vmm.base import Vm
 
 Final = Callable[[CuboidError], None]
 
 
 class GuestFactory(Protocol):
-    def __call__(self, path: Path, on_event: EventHook, *, on_final: Final) -> Guest: ...
+    def __call__(self, vm: Vm, on_event: EventHook, *, on_final: Final) -> Guest: ...
 
 
 class Relay:

@@ -176,7 +176,7 @@ class Templates:
     async def _boot_and_keep(self, vm: Vm, folder: Path) -> None:
         """Paused with its host connected: a clone's agent waits on an open channel and hears its own host at once."""
         relay = Relay()
-        guest = self._guest(vm.channel_path, relay.event, on_final=relay.final)
+        guest = self._guest(vm, relay.event, on_final=relay.final)
         try:
             await vm.start()
             await guest.connect(timeout=self._boot_seconds)
