@@ -20,6 +20,7 @@ from cuboid.lib.errors import ConflictError, UnavailableError
 from cuboid.lib.linux import netns
 from cuboid.vmm import snapshots
 from cuboid.vmm.base import Disk, Nic, State
+from cuboid.vmm.qemu import mapped
 from cuboid.vmm.qemu.vm import QemuVm
 from tests.harness.vms import Guest, Vms, needs_vms
 
@@ -165,7 +166,10 @@ async def test_the_jail_of_a_clone_shows_the_template_for_reading_only(template:
         assert (owner.st_uid, owner.st_mode & 0o777) == (0, 0o444)
 
 
-async def test_a_process_counts_on_from_where_it_was_snapshotted() -> None:
+@pytest.mark.parametrize("memory", ["mapped", "read"])
+async def test_a_process_counts_on_from_where_it_was_snapshotted(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if memory == "read":  # where the memory is not found in QEMU's file, QEMU reads it
+        monkeypatch.setattr(mapped, "find", lambda *_: None)
     async with Vms("counting") as vms:
         guest = await vms.boot(vms.spec(memory_mib=256))
         await guest.ask("count")
@@ -185,6 +189,9 @@ async def test_a_process_counts_on_from_where_it_was_snapshotted() -> None:
             await asyncio.sleep(0.2)
             assert 0 < first < int(await again.ask("counter"))
             assert first <= at_least + 1000
+            assert await again.ask("use 16") == "used"
+            assert ((await vm.stats()).guest_bytes < 40 << 20) == (memory == "mapped")  # what it wrote, or all
+        await vms.driver.verify(folder)
 
 
 async def test_a_state_that_the_vmm_cannot_read_is_refused_and_leaves_nothing(template: Path) -> None:

@@ -60,6 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     facts: dict[str, str]
     shape: Shape
     files: dict[str, Part]
+    memory_offset: int = 0  # bytes; not 0: the memory is at this place in the file of the state
 
 
 def shape_of(spec: VmSpec) -> Shape:
@@ -102,13 +103,13 @@ class Draft:
     def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def finish(self, facts: Mapping[str, str], shape: Shape, *, shared_memory: bool) -> None:
+    def finish(self, facts: Mapping[str, str], shape: Shape, *, shared_memory: bool, memory_offset: int = 0) -> None:
         """Digest and sync every file, write the manifest, give the folder its name. Blocks; OSError."""
         files = {}
         for path in sorted(self.path.iterdir()):
             files[path.name] = Part(path.stat().st_size, digest(path))
             _sync(path)
-        manifest = Manifest(FORMAT, shared_memory, dict(facts), shape, files)
+        manifest = Manifest(FORMAT, shared_memory, dict(facts), shape, files, memory_offset)
         path = self.path / MANIFEST
         path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         _sync(path)

@@ -79,7 +79,10 @@ def test_an_empty_slot_is_a_large_disk_of_zeros() -> None:
 
 
 def test_the_memory_of_a_template_is_written_to_its_file_and_that_of_a_clone_is_not() -> None:
-    for memory, wanted in ((command.Memory.TEMPLATE, "share=on"), (command.Memory.CLONE, "share=off,readonly=on")):
+    for memory, wanted in (
+        (command.Memory.TEMPLATE, "share=on"),
+        (command.Memory.CLONE, "offset=0,share=off,readonly=on"),
+    ):
         (backend,) = option(command.build(SPEC, TCG, FDS, memory), "-object")
         assert backend.startswith(f"memory-backend-file,mem-path=/boot/memory,{wanted}")
     (backend,) = option(

@@ -32,7 +32,7 @@ class Memory(enum.Enum):
     OWN = "own"  # anonymous
     SHARED = "shared"  # with vhost-user processes
     TEMPLATE = "template"  # a file that the snapshot will hold
-    CLONE = "clone"  # the pages of such a file, copied when written to
+    CLONE = "clone"  # the pages of a snapshot's file, copied when written to
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Host:
     gives_back: bool = False  # a clone's VMM has memory.c loaded
 
 
-def build(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory = Memory.OWN) -> list[str]:
+def build(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory = Memory.OWN, memory_offset: int = 0) -> list[str]:
     return [
         host.qemu,
-        *_machine(spec, host, fds, memory),
+        *_machine(spec, host, fds, _backend(memory, memory_offset, host)),
         *(_boot(spec, host) if fds.state < 0 else ()),  # a snapshot's memory holds what was booted
         *_control(fds),
         *_serial(fds),
@@ -93,7 +93,7 @@ def kernel_cmdline(spec: VmSpec, host: Host) -> str:
     return " ".join([*parts, *spec.boot.cmdline.split()])
 
 
-def _machine(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory) -> list[str]:
+def _machine(spec: VmSpec, host: Host, fds: Descriptors, memory: str) -> list[str]:
     if host.accel == "kvm":
         accel, cpu = f"kvm,device={_set(fds.kvm)}", "host"
     else:
@@ -102,7 +102,7 @@ def _machine(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory) -> list
         "-M", "microvm,memory-backend=ram,pit=off,pic=off,rtc=on,isa-serial=off",
         "-global", "virtio-mmio.force-legacy=false",
         "-accel", accel, "-cpu", cpu, "-smp", str(spec.vcpus), "-m", f"{spec.memory_mib}M",
-        "-object", f"{_backend(memory, host)},id=ram,size={spec.memory_mib}M",
+        "-object", f"{memory},id=ram,size={spec.memory_mib}M",
         "-nodefaults", "-no-user-config", "-display", "none", "-name", f"{spec.id},debug-threads=on",
         "-action", "reboot=shutdown,shutdown=pause,panic=shutdown",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -110,7 +110,7 @@ def _machine(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory) -> list
     ]  # fmt: skip
 
 
-def _backend(memory: Memory, host: Host) -> str:
+def _backend(memory: Memory, offset: int, host: Host) -> str:
     """A clone's file can only be read, whatever QEMU is told; told so, it refuses to give memory back (memory.c)."""
     file = f"memory-backend-file,mem-path={MEMORY_INSIDE}"
     match memory:
@@ -121,7 +121,8 @@ def _backend(memory: Memory, host: Host) -> str:
         case Memory.TEMPLATE:
             return f"{file},share=on"
         case Memory.CLONE:
-            return f"{file},share=off" if host.gives_back else f"{file},share=off,readonly=on,rom=off"
+            place = f"{file},offset={offset},share=off"
+            return place if host.gives_back else f"{place},readonly=on,rom=off"
 
 
 def _migration(fds: Descriptors) -> list[str]:

@@ -197,7 +197,7 @@ class QemuDriver:
         manifest = snapshots.load(folder)
         snapshots.check_facts(folder, manifest, self._facts)
         snapshots.check_shape(folder, manifest, shape_of(spec))
-        if manifest.shared_memory:
+        if _is_template(manifest):
             snapshots.check_digest(folder, manifest, STATE)
         order = self._order(spec, accel, folder, manifest)
         try:
@@ -214,12 +214,14 @@ class QemuDriver:
         return vm
 
     def _order(self, spec: VmSpec, accel: str, folder: Path, manifest: snapshots.Manifest) -> Order:
-        if manifest.shared_memory:
-            memory, file = Memory.CLONE, folder / MEMORY
-        else:
-            memory, file = Memory.OWN, None
-        incoming = Incoming(memory_stays=manifest.shared_memory)
-        return Order(spec, self._host(accel), memory, file, folder / STATE, incoming)
+        """Memory is a private mapping: of a file of its own, of a part of the state's, or is read from that."""
+        template = _is_template(manifest)
+        memory = Memory.CLONE if manifest.shared_memory else Memory.OWN
+        file = (folder / (MEMORY if template else STATE)) if manifest.shared_memory else None
+        return Order(
+            spec, self._host(accel), memory, memory_file=file, memory_offset=manifest.memory_offset,
+            state_file=folder / STATE, incoming=Incoming(memory_stays=template),
+        )  # fmt: skip
 
     async def verify(self, folder: Path) -> None:
         await self._usable()
@@ -273,6 +275,10 @@ class QemuDriver:
             await vm.release()
         self._vms.clear()
         await self._tasks.cancel()
+
+
+def _is_template(manifest: snapshots.Manifest) -> bool:
+    return manifest.shared_memory and not manifest.memory_offset
 
 
 def _cpu(accel: str) -> str:

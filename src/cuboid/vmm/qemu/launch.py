@@ -37,6 +37,7 @@ class Order:
     host: command.Host
     memory: Memory
     memory_file: Path | None = None  # for a template (writable) and a clone (only read)
+    memory_offset: int = 0  # where in that file it begins, in bytes
     state_file: Path | None = None  # of the devices, for a VM that goes on from a snapshot
     incoming: Incoming | None = None  # given together with it
 
@@ -88,7 +89,7 @@ class Launch:
                     cgroups=tuple(str(file) for file in jail.group.join_files), fds=tuple(given.numbers),
                     stderr=log_fd, uid=uid, max_processes=spec.limits.pids, max_files=MAX_FILES,
                     pid_file=str(jail.pid_file), preload=command.LIBRARY_INSIDE if library else "",
-                    argv=tuple(command.build(spec, host, fds, order.memory)),
+                    argv=tuple(command.build(spec, host, fds, order.memory, order.memory_offset)),
                 )  # fmt: skip
                 pid = await self._run(plan, [*given.numbers, log_fd])
             except BaseException:

@@ -14,7 +14,7 @@ import msgspec
 from cuboid.lib.aio import gather_all
 from cuboid.lib.errors import ConflictError, UnavailableError, UnsupportedError
 from cuboid.lib.threads import in_thread
-from cuboid.vmm.qemu import descriptors
+from cuboid.vmm.qemu import descriptors, mapped
 from cuboid.vmm.qemu.command import Memory
 from cuboid.vmm.qemu.jail import Jail
 from cuboid.vmm.qemu.migration import Migration
@@ -86,14 +86,19 @@ class Snapshots:
                     _copy(source, folder / disk_file(slot.serial))
 
     def _finish(self, draft: Draft) -> None:
+        offset = 0
         if self._template:
-            memory = draft.path / MEMORY
             self.memory_is_gone = True
+            memory = draft.path / MEMORY
             _hand_over(self._jail.memory, memory)
             os.chown(memory, 0, 0)
             punch_zeros(memory)
-            memory.chmod(0o444)  # the folder is root's alone; a clone's VMM is shown this file and nothing else
-        draft.finish(self._facts(), self._shape, shared_memory=self._template)
+        else:
+            memory = draft.path / STATE
+            offset = mapped.leave_in_place(memory, self._shape.memory_mib << 20)
+        memory.chmod(0o444)  # the folder is root's alone; a clone's VMM is shown this file and nothing else
+        shared = self._template or offset > 0
+        draft.finish(self._facts(), self._shape, shared_memory=shared, memory_offset=offset)
 
 
 def _copy(source: int, target: Path) -> None:
