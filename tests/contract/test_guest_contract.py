@@ -177,6 +177,14 @@ async def test_a_rehearsal_leaves_nothing_and_the_pod_comes_after_it(guest: Gues
     assert not guest.events
 
 
+async def test_a_start_may_be_asked_for_together_with_the_set_up(guest: Guest, rig: Rig) -> None:
+    setup = asyncio.create_task(guest.client.setup(rig.setup))
+    await asyncio.sleep(0)  # it has been sent
+    started = await guest.client.start_container(container())
+    assert started.pid > 0
+    assert (await setup).memory_bytes > 0
+
+
 async def test_streams_carry_bytes_unharmed_at_any_size(guest: Guest, rig: Rig) -> None:
     await guest.client.setup(rig.setup)
     await guest.client.start_container(container())

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(180)]
 LOOK = r"""
 cat /proc/mounts /proc/self/cgroup /proc/sys/kernel/hostname /proc/sys/kernel/domainname /proc/sys/net/core/somaxconn
 echo / /* /sys/fs/cgroup/* /dev/shm/* /proc/[0-9]* /sys/class/net/* /volumes/*/*
-cat /proc/net/dev /proc/net/route /proc/net/fib_trie /proc/swaps /proc/net/unix
+cat /proc/net/dev /proc/net/route /proc/net/fib_trie /proc/net/tcp /proc/net/udp /proc/swaps /proc/net/unix
 """
 
 

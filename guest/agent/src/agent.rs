@@ -1,6 +1,6 @@
 //! Answers the host's calls.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use tokio::sync::Mutex;
@@ -33,6 +33,8 @@ pub struct Agent {
     pub events: EventLog,
     pub modules: RefCell<OnDemand>,
     pub devices: Devices,
+    /// Whether what happens now happens for a rehearsal.
+    pub rehearses: Cell<bool>,
     reaper: Reaper,
     ready: RefCell<Option<Ready>>,
     /// Empty before set-up: in a template there is none.
@@ -70,6 +72,7 @@ impl Agent {
             events,
             modules: RefCell::default(),
             devices: Devices::default(),
+            rehearses: Cell::new(false),
             reaper: Reaper::default(),
             ready: RefCell::new(None),
             boot_id: RefCell::default(),
@@ -119,7 +122,7 @@ impl Agent {
     async fn answer(self: &Rc<Self>, call: Call) -> Outcome<Reply> {
         match call {
             Call::Setup(call) => self.set_up(call).await.map(Reply::Setup),
-            Call::StartContainer(call) => start::start(self, call).await.map(Reply::Started),
+            Call::StartContainer(call) => self.start(call).await.map(Reply::Started),
             Call::RemoveContainer(call) => self.remove(&call).await.map(Reply::Removed),
             Call::Signal(call) => self.signal(&call).map(|()| empty()),
             Call::Resize(call) => self.resize(&call).map(|()| empty()),
@@ -179,6 +182,12 @@ impl Agent {
     fn set_time(&self, call: &pb::SetTime) -> Outcome<()> {
         setup::identity::reseed(&call.entropy)?;
         setup::identity::set_clock(call.now_unix_ns)
+    }
+
+    /// A host may say both at once: what comes while the pod is being set up waits until it is.
+    async fn start(self: &Rc<Self>, call: pb::StartContainer) -> Outcome<pb::Started> {
+        drop(self.setting_up.lock().await);
+        start::start(self, call).await
     }
 
     pub async fn remove(self: &Rc<Self>, call: &pb::RemoveContainer) -> Outcome<pb::RemovedContainer> {

@@ -29,11 +29,16 @@ pub async fn rehearse(agent: &Rc<Agent>, call: pb::Rehearse) -> Outcome<()> {
     identity::reseed_clone(&setup.entropy)?;
     let before = Before::note(agent, &setup).await?;
     let name = start.name.clone();
-    agent.events.mute(true);
+    hide(agent, true);
     let result = perform(agent, setup, start).await;
     let undone = undo(agent, &name, before).await;
-    agent.events.mute(false);
+    hide(agent, false);
     result.and(undone)
+}
+
+fn hide(agent: &Agent, hidden: bool) {
+    agent.events.mute(hidden);
+    agent.rehearses.set(hidden);
 }
 
 async fn perform(agent: &Rc<Agent>, setup: pb::Setup, call: pb::StartContainer) -> Outcome<()> {

@@ -5,6 +5,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod child;
 pub mod exec;
+pub mod exercise;
 pub mod history;
 pub mod io;
 pub mod layers;

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -11,8 +10,9 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_local;
 
-use super::cgroup::{Cgroup, Pending};
+use super::cgroup::Cgroup;
 use super::child::{self, Program, Stdio};
+use super::exercise::exercise;
 use super::history::History;
 use super::io::{Ends, Output, PIECE, Port};
 use super::layers::Layers;
@@ -127,12 +127,17 @@ fn launch_mounted(
     // The container alone holds it, so that it can be closed.
     let stdin = ends.stdin.take().filter(|_| call.stdin);
     let view = view_of(pod, &call, layers, &terminals, console, volumes)?;
+    let exercises = agent.rehearses.get();
     let hostname = Some(call.hostname.clone()).filter(|name| !name.is_empty() && *name != pod.names.borrow().hostname);
     let mounted = now_ns();
     let namespaces = libc::CLONE_NEWNS | if pod.init.is_some() { 0 } else { libc::CLONE_NEWPID };
     let join = pod.init.as_ref().map(|init| init.pidfd.as_fd());
     let spawned = spawn::spawn(&agent.reaper(), namespaces as u64, join, cgroup_fd.as_fd(), || {
-        become_container(&view, &program, &stdio, hostname.as_deref(), limit.as_ref())
+        enter_container(&view, hostname.as_deref())?;
+        if exercises {
+            exercise(program.args.first().map_or("", String::as_str));
+        }
+        child::become_program(&program, &stdio, limit.as_ref())
     })?;
     drop(stdio);
     let forked = now_ns();
@@ -256,20 +261,13 @@ fn read_message(call: &pb::StartContainer) -> String {
 }
 
 /// In the child.
-fn become_container(
-    view: &View,
-    program: &Program,
-    stdio: &Stdio,
-    hostname: Option<&str>,
-    limit: Option<&Pending>,
-) -> Outcome<Infallible> {
+fn enter_container(view: &View, hostname: Option<&str>) -> Outcome<()> {
     child::prepare()?;
     process::unshare(libc::CLONE_NEWCGROUP).context("making the cgroup namespace")?;
     if let Some(hostname) = hostname {
         child::rename_host(hostname)?;
     }
-    view.enter()?;
-    child::become_program(program, stdio, limit)
+    view.enter()
 }
 
 /// What sees a container through to its end.

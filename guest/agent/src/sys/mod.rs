@@ -1,6 +1,7 @@
 //! The only place with `unsafe`: thin, typed doors to Linux. Nothing here decides anything.
 
 pub mod files;
+pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod process;
