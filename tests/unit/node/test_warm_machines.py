@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cuboid.guest.client import AgentClient
 from cuboid.lib.errors import ConflictError, UnavailableError
 from cuboid.node.daemon import NodeDaemon
 from cuboid.node.settings import NodeSettings
@@ -74,6 +75,20 @@ async def test_a_start_takes_the_machine_that_waits(host: Host) -> None:
         assert agent.setup is not None and agent.setup.interfaces[0].device == "eth0"
         assert len(agent.rehearsals) == 1 and agent.containers["app"].call.args == ["/app"]
         await host.api.until(lambda: waiting(machines) >= 1)
+
+
+async def test_a_machine_that_waits_is_not_taken_for_one_that_is_lost(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AgentClient.__init__, "__kwdefaults__", {"on_final": None, "ping_seconds": 0.1})
+    async with running(host):
+        (vm,) = host.vms.machines
+        agent = host.agents[vm]
+        with monkeypatch.context() as silent:
+            silent.setattr(agent.wire, "send", lambda *_, **__: None)
+            await asyncio.sleep(0.7)
+        assert agent.wire.greetings == 1, "its connection is the one it had"
+        assert await started(host) == "warm"
 
 
 async def test_nothing_is_left_of_a_pod_that_had_one(host: Host) -> None:

@@ -51,6 +51,8 @@ async def create_vm(work: PodWork, order: do.CreateVm) -> ev.Event:
             watch(work, vm, order.attempt)
             work.warm = None
             await (vm.start() if vm.state is State.CREATED else vm.resume())
+            if work.guest is not None:
+                work.guest.hold(False)
     except (CuboidError, OSError) as error:
         work.leave_gate()
         fatal = isinstance(error, InvalidError | UnsupportedError) and not isinstance(error, NotFoundError)

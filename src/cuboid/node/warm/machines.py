@@ -293,6 +293,7 @@ class WarmMachines:
         await machine.vm.resume()
         await machine.guest.connect(timeout=self._boot_seconds)
         await machine.guest.rehearse(rehearsal.call(machine.attachment, self._clock.now()))
+        machine.guest.hold(True)  # it says nothing while it waits, and is not to be greeted anew for that
         await machine.vm.pause()
         for disk in stage:
             await machine.vm.detach_disk(disk.serial)
