@@ -195,6 +195,40 @@ def test_a_jail_is_made_once_and_removed_whole(tmp_path: Path) -> None:
     assert not list((tmp_path / "vmm-users").iterdir())
 
 
+def test_a_jail_notes_what_is_in_its_slots(tmp_path: Path) -> None:
+    jail = jails(tmp_path).jail("vm-1")
+    jail.make(HostLimits())
+    jail.note_disk("image", Path("/images/one"))
+    jail.note_disk("data", Path("/disks/a"))
+    jail.note_disk("data", Path("/disks/b"))
+    jail.note_disk("image", None)
+    assert jails(tmp_path).jail("vm-1").noted_disks() == {"data": Path("/disks/b")}
+
+
+def test_a_memory_file_is_the_users_alone_is_found_by_id_and_goes_with_its_vm(tmp_path: Path) -> None:
+    jail = jails(tmp_path).jail("vm-1")
+    jail.make_memory(1 << 20, os.getuid())
+    assert (jail.memory.stat().st_size, jail.memory.stat().st_blocks) == (1 << 20, 0)
+    assert jail.memory.stat().st_mode & 0o777 == 0o600
+    assert jails(tmp_path).ids() == {"vm-1"}
+    jail.remove()
+    assert jails(tmp_path).ids() == set()
+
+
+def test_an_unfinished_snapshot_goes_with_its_vm(tmp_path: Path) -> None:
+    jail = jails(tmp_path).jail("vm-1")
+    jail.make(HostLimits())
+    draft = tmp_path / "draft"
+    draft.mkdir()
+    (draft / "state").write_bytes(b"half")
+    jail.note_draft(draft)
+    for _ in range(2):
+        jail.drop_draft()
+    assert not draft.exists()
+    jail.note_draft(draft)
+    jail.remove()  # there is none any more: nothing to remove
+
+
 def test_a_run_folder_too_deep_for_sockets_is_refused(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
@@ -215,6 +249,19 @@ def test_the_rate_of_the_counter_is_read_where_it_cannot_be_measured() -> None:
     assert tsc.cpuinfo_khz("model name\t: Some CPU\ncpu MHz\t\t: 2095.078\n") == 2_095_078
     with pytest.raises(UnsupportedError):
         tsc.cpuinfo_khz("nothing")
+
+
+def test_a_rate_stays_what_it_was_measured_first_until_the_host_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "vmm/tsc-khz"
+    found = []
+    for measured in (2_100_000, 2_100_300, 2_099_700, 2_101_000, 2_100_900):
+        monkeypatch.setattr(tsc, "khz", lambda measured=measured: measured)
+        found.append(tsc.settled(cache))
+    assert found == [2_100_000, 2_100_000, 2_100_000, 2_101_000, 2_101_000]
+    cache.write_text("no number")
+    assert tsc.settled(cache) == 2_100_900
 
 
 def test_the_measured_rate_is_that_of_a_real_counter() -> None:
