@@ -1,4 +1,4 @@
-"""libc through ctypes, with errno turned into OSError. Light: the VM launcher imports it under `python -I -S`."""
+"""libc through ctypes, with errno turned into OSError. Light: a VM launcher imports it under `python -I -S`."""
 
 from __future__ import annotations
 

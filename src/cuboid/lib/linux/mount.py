@@ -1,6 +1,6 @@
 """Mounts and mount namespaces. Needs CAP_SYS_ADMIN; every function raises OSError with what the kernel said.
 
-Imports nothing slow: the VM launcher pays for it.
+Imports nothing slow: a launcher of VMs pays for it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import os
 
 from cuboid.lib.linux import libc
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
-CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
+CLONE_NEWNET = 0x40000000
 
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # x86-64 numbers; glibc wraps them only from 2.36 on
 _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
@@ -41,22 +41,8 @@ def make_private() -> None:
     mount("none", "/", "", MS_REC | MS_PRIVATE)
 
 
-def bind(source: str, target: str, flags: int = MS_RDONLY | MS_NOSUID | MS_NODEV) -> None:
-    """Bind one file or folder (not the mounts below it). The flags need a second call: bind ignores them."""
-    mount(source, target, "", MS_BIND)
-    mount("none", target, "", MS_REMOUNT | MS_BIND | flags)
-
-
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
     libc.call("umount2", target.encode(), flags)
-
-
-def pivot_into(root: str) -> None:
-    """Make the mount at `root` this namespace's root and let go of the old one (pivot_root(2), the "." form)."""
-    os.chdir(root)
-    libc.call("pivot_root", b".", b".")
-    unmount(".")
-    os.chdir("/")
 
 
 class DetachedTmpfs:
