@@ -152,7 +152,7 @@ async def test_a_guest_has_a_boot_id_from_its_set_up_on_and_another_when_it_is_r
 def rehearsal(rig: Rig, **more: Any) -> pb.Rehearse:
     setup = pb.Setup(entropy=bytes(range(64)), boot_id=BOOT_IDS[0])
     setup.MergeFrom(rig.setup)
-    return pb.Rehearse(setup=setup, start=container("rehearsed", args=["echo", "words"], **more))
+    return pb.Rehearse(setup=setup, start=container("rehearsed", args=["echo", "words"]))
 
 
 async def test_a_rehearsal_leaves_nothing_and_the_pod_comes_after_it(guest: Guest, rig: Rig) -> None:

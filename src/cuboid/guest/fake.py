@@ -9,59 +9,28 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cuboid.guest import agent_pb2 as pb
+from cuboid.guest.fake_parts import (
+    STOPPED_BY,
+    Errors,
+    FakeContainer,
+    Refused,
+    Script,
+    need_entropy,
+    run_command,
+    started_reply,
+    state_of,
+)
 from cuboid.guest.fake_wire import FakeGone, FakeStream, FakeWire, Faults
 from cuboid.lib.aio import TaskSet
 
-Errors = pb.Error
-LEAST_ENTROPY = 32  # bytes, for a guest that is one of several clones
-STOPPED_BY = frozenset({1, 2, 3, 9, 15})  # signals that end a container unless its script ignores them
-
-
-@dataclass
-class Script:
-    """What a container does. The default runs until a signal ends it."""
-
-    output: list[tuple[int, bytes]] = field(default_factory=list)  # (1 stdout or 2 stderr, a line without its end)
-    exit_after: float | None = None  # s; None: never by itself
-    exit_code: int = 0
-    oom: bool = False
-    ignores: frozenset[int] = frozenset()  # signals that do not end it
-    start_error: pb.Error | None = None
-    message: str = ""  # termination message
-    probes: Mapping[Any, list[tuple[float, bool]]] = field(default_factory=dict)  # Probe.Kind: (s after start, success)
-
-
-@dataclass
-class FakeContainer:
-    call: pb.StartContainer
-    script: Script
-    pid: int
-    started_ns: int
-    log: bytearray = field(default_factory=bytearray)
-    log_start: int = 0
-    exit: pb.ExitStatus | None = None
-    attached: list[FakeStream] = field(default_factory=list)
-    history: list[tuple[int, bytes]] | None = field(default_factory=list)  # until somebody takes it
-    stdin: bytearray = field(default_factory=bytearray)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-    probe_ok: dict[int, bool] = field(default_factory=dict)
-
+__all__ = ["FakeAgent", "FakeContainer", "Refused", "Script", "run_command"]
 
 ExecHandler = Callable[[pb.Exec, FakeStream], Awaitable[int]]
-
-
-class Refused(Exception):
-    """The agent's answer is an error."""
-
-    def __init__(self, code: Any, message: str) -> None:
-        self.error = pb.Error(code=code, message=message)
 
 
 class FakeAgent:
@@ -154,7 +123,7 @@ class FakeAgent:
         """Checks what the real one would meet, and leaves nothing but the note that it took place."""
         if self.setup is not None:
             raise Refused(Errors.CONFLICT, "the pod is set up already: it is too late to rehearse")
-        _need_entropy(call.setup.entropy)
+        need_entropy(call.setup.entropy)
         if call.start.image not in {image.name for image in call.setup.images}:
             raise Refused(Errors.NOT_FOUND, f"there is no image {call.start.image}")
         script = self.scripts.get(call.start.name, Script())
@@ -166,7 +135,7 @@ class FakeAgent:
     async def _do_renew(self, call: pb.Renew, _: FakeStream) -> pb.Reply:
         if self.setup is None:
             raise Refused(Errors.CONFLICT, "the pod is not set up")
-        _need_entropy(call.entropy)
+        need_entropy(call.entropy)
         self.wire.boot_id = call.boot_id or self.wire.boot_id
         self.renewals.append(call)
         return pb.Reply(empty=pb.Empty())
@@ -178,13 +147,13 @@ class FakeAgent:
             raise Refused(Errors.NOT_FOUND, f"there is no image {call.image}")
         old = self.containers.get(call.name)
         if old is not None and old.call.attempt == call.attempt:
-            return _started(old)
+            return started_reply(old)
         if old is not None and old.exit is None:
             raise Refused(Errors.CONFLICT, f"container {call.name} is running")
         script = self.scripts.get(call.name) or known(list(call.args))
         if script.start_error is not None:
             raise Refused(script.start_error.code, script.start_error.message)
-        return _started(self._start(call, script, old))
+        return started_reply(self._start(call, script, old))
 
     def _start(self, call: pb.StartContainer, script: Script, old: FakeContainer | None) -> FakeContainer:
         self._last_pid += 1
@@ -300,7 +269,7 @@ class FakeAgent:
 
     async def _do_list(self, _call: pb.List, _: FakeStream) -> pb.Reply:
         state = pb.State(set_up=self.setup is not None, last_event=self.wire.last_event)
-        state.containers.extend(_state(container) for container in self.containers.values())
+        state.containers.extend(state_of(container) for container in self.containers.values())
         return pb.Reply(state=state)
 
     # --- streaming calls -------------------------------------------------------------------------------------------
@@ -413,49 +382,3 @@ def known(args: list[str]) -> Script:
             return Script(output=[(1, " ".join(words).encode())], exit_after=0.0)
         case _:
             return Script()
-
-
-async def run_command(call: pb.Exec, stream: FakeStream) -> int:
-    """The commands that the fake knows. Gives the exit code."""
-    match list(call.args):
-        case ["true"]:
-            return 0
-        case ["false"]:
-            return 1
-        case ["echo", *words]:
-            await stream.send(" ".join(words).encode() + b"\n", 1)
-        case ["cat"]:
-            while (item := await stream.receive())[1] is not None:
-                await stream.send(item[1], 1)
-        case ["sleep", seconds]:
-            await asyncio.sleep(float(seconds))
-        case ["sh", "-c", text] if text.startswith("exit "):
-            return int(text.removeprefix("exit "))
-        case [name, *_]:
-            raise Refused(Errors.COMMAND_NOT_FOUND, f"{name}: not found in the container")
-        case _:
-            raise Refused(Errors.INVALID, "no command was given")
-    return 0
-
-
-def _need_entropy(entropy: bytes) -> None:
-    if len(entropy) < LEAST_ENTROPY:
-        raise Refused(Errors.INVALID, f"a restored guest needs {LEAST_ENTROPY} bytes of entropy, not {len(entropy)}")
-
-
-def _started(container: FakeContainer) -> pb.Reply:
-    return pb.Reply(started=pb.Started(pid=container.pid, started_unix_ns=container.started_ns))
-
-
-def _state(container: FakeContainer) -> pb.ContainerState:
-    kinds = {probe.kind for probe in container.call.probes}
-
-    def ok(kind: Any) -> bool:
-        return container.probe_ok.get(kind, kind not in kinds)
-
-    return pb.ContainerState(
-        name=container.call.name, attempt=container.call.attempt, running=container.exit is None, pid=container.pid,
-        started_unix_ns=container.started_ns, exit=container.exit, started_probe_ok=ok(pb.Probe.STARTUP),
-        ready_probe_ok=ok(pb.Probe.READINESS), live_probe_ok=ok(pb.Probe.LIVENESS),
-        log_end_offset=container.log_start + len(container.log),
-    )  # fmt: skip
