@@ -81,6 +81,22 @@ async def test_a_published_port_belongs_to_one_pod_until_it_is_detached(net: Net
     await net.attach("pod-2", namespace="default", name="other", ports=(PortMapping(8080, 81),))
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("2001:db8::1", "2001:DB8:0::1"), ("2001:DB8:0::1", "2001:db8::1"), ("0::0", "127.0.0.1")]
+)
+async def test_another_spelling_of_an_address_takes_no_port_from_a_pod(net: Network, one: str, other: str) -> None:
+    await net.attach("pod-1", **WHO, ports=(PortMapping(8080, 80, "tcp", one),))
+    wanted = (PortMapping(8080, 81, "tcp", other),)
+    await net.prepare("slot-1")
+    with pytest.raises(ConflictError, match="8080/tcp is taken by the pod default/web"):
+        await net.attach("pod-2", namespace="default", name="other", ports=wanted)
+    with pytest.raises(ConflictError, match="8080/tcp is taken by the pod default/web"):
+        await net.adopt("slot-1", namespace="default", name="other", ports=wanted)
+    await net.check("pod-1")
+    await net.detach("pod-1")
+    await net.adopt("slot-1", namespace="default", name="other", ports=wanted)
+
+
 async def test_a_senseless_port_is_refused_and_leaves_nothing(net: Network) -> None:
     for port in (
         PortMapping(0, 80),

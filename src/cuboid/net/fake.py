@@ -60,7 +60,7 @@ class FakeNetwork:
         limits: Bandwidth = NO_LIMITS,
     ) -> Attachment:  # fmt: skip
         valid_uid(pod_uid)
-        published.validate(ports)
+        ports = published.validated(ports)
         self._called("attach", pod_uid)
         if pod_uid in self._attached and pod_uid not in self._broken and self._attached[pod_uid][2]:
             return self._attached[pod_uid][0]
@@ -129,7 +129,7 @@ class FakeNetwork:
         limits: Bandwidth = NO_LIMITS,
     ) -> Attachment:  # fmt: skip
         valid_uid(slot)
-        published.validate(ports)
+        ports = published.validated(ports)
         self._called("adopt", slot)
         attachment, _, pod = self._attached.get(slot, (None, (), ""))
         if attachment is None or pod or slot in self._broken:

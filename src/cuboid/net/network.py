@@ -54,7 +54,7 @@ class CniNetwork:
     ) -> Attachment:  # fmt: skip
         """See `Network.attach`."""
         valid_uid(pod_uid)
-        published.validate(ports)
+        ports = published.validated(ports)
         async with self._slots, self._locks.held(pod_uid) as lock:
             if known := await self._intact(pod_uid, Phase.ATTACHED):
                 return known
@@ -223,7 +223,7 @@ class CniNetwork:
     ) -> Attachment:  # fmt: skip
         """See `Network.adopt`. Waits for no other pod's attachment, and for no disk."""
         valid_uid(slot)
-        published.validate(ports)
+        ports = published.validated(ports)
         async with self._locks.held(slot):
             record, attachment = await self._prepared(slot)
             pod = replace(record, namespace=namespace, name=name, ports=ports, limits=limits, phase=Phase.ATTACHED)

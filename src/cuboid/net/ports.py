@@ -16,7 +16,7 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cuboid.lib.errors import ConflictError, InvalidError
@@ -34,34 +34,46 @@ def claims_folder(host_netns: Path | None) -> Path:
     return CLAIMS / str((host_netns or Path("/proc/self/ns/net")).stat().st_ino)
 
 
-def validate(ports: Sequence[PortMapping]) -> None:
-    """InvalidError for a port that cannot be published, or is asked for twice."""
-    for port in ports:
-        if not (0 < port.host_port < 65536 and 0 < port.container_port < 65536):
-            raise InvalidError(f"port {port.host_port}:{port.container_port} is not within 1 to 65535")
-        if port.protocol not in ("tcp", "udp", "sctp"):
-            raise InvalidError(f"protocol {port.protocol!r} of port {port.host_port} is not tcp, udp or sctp")
-        if port.host_ip not in _WILDCARDS:
-            _parsed(port.host_ip)
-    for index, port in enumerate(ports):
-        if any(overlap(port, other) for other in ports[:index]):
+def validated(ports: Sequence[PortMapping]) -> tuple[PortMapping, ...]:
+    """The ports with each address in its one spelling, "" for all: that is what the rest of the network compares, names
+    claims by and writes on record. InvalidError for a port that cannot be published, or is asked for twice."""
+    checked = tuple(map(_validated, ports))
+    for index, port in enumerate(checked):
+        if any(overlap(port, other) for other in checked[:index]):
             raise InvalidError(f"port {port.host_port}/{port.protocol} is published twice")
+    return checked
 
 
-def _parsed(host_ip: str) -> str:
+def _validated(port: PortMapping) -> PortMapping:
+    if not (0 < port.host_port < 65536 and 0 < port.container_port < 65536):
+        raise InvalidError(f"port {port.host_port}:{port.container_port} is not within 1 to 65535")
+    if port.protocol not in ("tcp", "udp", "sctp"):
+        raise InvalidError(f"protocol {port.protocol!r} of port {port.host_port} is not tcp, udp or sctp")
+    return replace(port, host_ip=_canonical(port.host_ip))
+
+
+def _canonical(host_ip: str) -> str:
+    """An IPv4 address within IPv6 is that IPv4 address, as CNI's plugins and the kernel's sockets take it."""
+    if not host_ip:
+        return ""
     try:
-        return str(ipaddress.ip_address(host_ip))
+        address = ipaddress.ip_address(host_ip)
     except ValueError as error:
         raise InvalidError(f"{host_ip!r} is not an address to publish a port on") from error
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise InvalidError(f"{host_ip!r} names an interface: publish the port on an address without one")
+        address = address.ipv4_mapped or address
+    return "" if address.is_unspecified else str(address)
 
 
 def is_wildcard(host_ip: str) -> bool:
-    """Whether a port is published on every address of the host."""
+    """Whether a port is published on every address of the host; of one that is `validated`, or on an older record."""
     return host_ip in _WILDCARDS
 
 
 def overlap(one: PortMapping, other: PortMapping) -> bool:
-    """Whether both want the same packets."""
+    """Whether both, which are `validated`, want the same packets."""
     if (one.protocol, one.host_port) != (other.protocol, other.host_port):
         return False
     return one.host_ip in _WILDCARDS or other.host_ip in _WILDCARDS or one.host_ip == other.host_ip
@@ -89,7 +101,7 @@ class Claim:
 
 
 class PortClaims:
-    """A folder of claims. Every method is short and safe among processes."""
+    """A folder of claims on ports that are `validated`. Every method is short and safe among processes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -128,7 +140,7 @@ class PortClaims:
             return self._claims()
 
     def _path(self, port: PortMapping) -> Path:
-        address = "any" if port.host_ip in _WILDCARDS else _parsed(port.host_ip)
+        address = "any" if port.host_ip in _WILDCARDS else port.host_ip
         return self._folder / f"{port.protocol}-{port.host_port}-{address}"
 
     @contextmanager

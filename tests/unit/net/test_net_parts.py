@@ -79,6 +79,49 @@ def test_only_a_chosen_address_reaches_the_portmap_plugin() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("spelling", "one"),
+    [
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("2001:0db8:0:0:0:0:0:1", "2001:db8::1"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("", ""),
+        ("0.0.0.0", ""),
+        ("::", ""),
+        ("0::0", ""),
+        ("0:0:0:0:0:0:0:0", ""),
+        ("::ffff:0.0.0.0", ""),
+    ],
+)
+def test_an_address_has_one_spelling_once_it_is_validated(spelling: str, one: str) -> None:
+    assert ports.validated((PortMapping(53, 5353, "udp", spelling),)) == (PortMapping(53, 5353, "udp", one),)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("2001:DB8:0::1", "2001:db8::1"), ("0::0", "127.0.0.1"), ("::ffff:192.0.2.7", "192.0.2.7")]
+)
+def test_an_address_in_two_spellings_is_published_twice(one: str, other: str) -> None:
+    with pytest.raises(InvalidError, match="80/tcp is published twice"):
+        ports.validated((PortMapping(80, 1, "tcp", one), PortMapping(80, 2, "tcp", other)))
+
+
+def test_an_address_of_one_interface_only_is_refused() -> None:
+    """Neither a claim's name nor a map's key has a place for the interface."""
+    with pytest.raises(InvalidError, match="without one"):
+        ports.validated((PortMapping(80, 80, "tcp", "fe80::1%eth0"),))
+
+
+@given(st.text(max_size=50))
+def test_any_text_as_an_address_is_refused_or_names_a_claim_that_is_found_again(text: str) -> None:
+    try:
+        (port,) = ports.validated((PortMapping(80, 80, "tcp", text),))
+    except InvalidError:
+        return
+    assert ports.validated((port,)) == (port,)
+    assert ports._FILE.fullmatch(f"tcp-80-{port.host_ip or 'any'}")
+
+
 def claim(claims: ports.PortClaims, tmp_path: Path, uid: str, *wanted: PortMapping) -> None:
     record = tmp_path / f"{uid}.json"
     record.touch()
