@@ -161,9 +161,8 @@ def test_a_half_made_pod_that_is_removed_meanwhile_is_undone(place: Platform, st
 
 def begun(place: Platform, of: str, stage: str) -> bool:
     """Whether a pod's record says that something has been asked for."""
-    try:
-        sandbox = json.loads((place.state / "pods" / of / "record.json").read_text())["sandbox"]
-    except FileNotFoundError:
+    sandbox = place.record(of).get("sandbox")
+    if sandbox is None:
         return False
     if stage == "images":
         return any(run.get("image", {}).get("stage", "absent") != "absent" for run in sandbox["runs"])
@@ -197,10 +196,7 @@ def test_a_stop_and_a_removal_go_on_after_the_node_agent_is_killed(place: Platfo
 
 
 def record(place: Platform, of: str) -> str:
-    try:
-        return (place.state / "pods" / of / "record.json").read_text()
-    except FileNotFoundError:
-        return '"ending"'  # it has ended
+    return json.dumps(place.record(of)) if place.record(of) else '"ending"'  # it has ended
 
 
 def test_a_pod_that_waits_for_input_and_ignores_sigterm_is_removed_after_its_grace(place: Platform) -> None:

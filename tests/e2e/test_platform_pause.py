@@ -43,8 +43,7 @@ def place(patient: Platform) -> Iterator[Platform]:
 
 def vmm(place: Platform, name: str) -> int:
     """Pid of the pod's VMM. It may have been made before the pod, and be named after no pod."""
-    record = place.state / "pods" / place.pod(name)["metadata"]["uid"] / "record.json"
-    return int(json.loads(record.read_text())["handle"]["pid"])
+    return int(place.record(place.pod(name)["metadata"]["uid"])["handle"]["pid"])
 
 
 def runs(pid: int) -> bool:

@@ -164,16 +164,17 @@ class Platform:
 
     def _vm_ids(self, uid: str) -> set[str]:
         """What the VM of a pod may be called: by the pod's uid, and as its record says."""
-        record = self._record(uid)
+        record = self.record(uid)
         handle = record.get("handle") or {}
         return {f"{uid.replace('-', '')}-", *([handle["id"]] if handle else [])}
 
-    def _record(self, uid: str) -> Object:
-        try:
-            found: Object = json.loads((self.state / "pods" / uid / "record.json").read_bytes())
-        except FileNotFoundError:
-            return {}
-        return found
+    def record(self, uid: str) -> Object:
+        """The newest record of a pod; empty if there is none."""
+        found: list[Object] = []
+        for name in ("record.json", "latest.json"):
+            with suppress(FileNotFoundError, ValueError):
+                found.append(json.loads((self.state / "pods" / uid / name).read_bytes()))
+        return max(found, key=lambda record: record.get("sequence", 0), default={})
 
     def waiting(self) -> list[Object]:
         """Machines that the node agent has made ahead, or is making; none if it does not run."""
@@ -192,7 +193,7 @@ class Platform:
 
     def network_id(self, uid: str) -> str:
         """Under which the network knows a pod: its namespace, its records and its rules have this name."""
-        found: str = self._record(uid).get("sandbox", {}).get("network_id") or uid
+        found: str = self.record(uid).get("sandbox", {}).get("network_id") or uid
         return found
 
     def reboot(self) -> None:
@@ -253,7 +254,7 @@ class Platform:
         target.mkdir(parents=True)
         for path in [
             *self.state.glob("logs/*"),
-            *self.state.glob("pods/*/record.json"),
+            *self.state.glob("pods/*/*.json"),
             *self.run_folder.rglob("console*"),
         ]:
             if path.is_file():

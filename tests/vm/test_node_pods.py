@@ -223,8 +223,8 @@ def test_after_a_reboot_of_the_host_pods_start_again_and_nothing_of_before_is_le
     for namespace in place.run_folder.glob("netns/*"):  # all that is in the run folder goes with the host's memory
         subprocess.run(["umount", namespace], check=True, timeout=10)
     shutil.rmtree(place.run_folder / "netns")
-    record = place.state / "pods" / pod["metadata"]["uid"] / "record.json"
-    record.write_text(re.sub(r'"boot_id":"[^"]*"', '"boot_id":"the boot before"', record.read_text()))
+    for record in (place.state / "pods" / pod["metadata"]["uid"]).glob("*.json"):
+        record.write_text(re.sub(r'"boot_id":"[^"]*"', '"boot_id":"the boot before"', record.read_text()))
     place.up()
     again = place.wait("boot", lambda pod: app(pod)["restartCount"] == 1 and ready(pod))
     assert app(again)["lastState"]["terminated"]["reason"] == "HostRebooted"

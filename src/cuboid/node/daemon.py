@@ -127,8 +127,12 @@ class NodeDaemon:
         for record in records.values():
             record.sandbox = msgspec.structs.replace(record.sandbox, rules=self._tools.settings.rules)
         workers = {uid: self._start(record) for uid, record in records.items()}
+        networks = {worker.work.network_id for worker in workers.values()}
         await gather_all(
-            *(recover(self._tools, workers[uid], record, boot_id=self._boot_id) for uid, record in records.items())
+            *(
+                recover(self._tools, workers[uid], record, boot_id=self._boot_id, networks=networks)
+                for uid, record in records.items()
+            )
         )
         if records:
             log.info("pods found again", count=len(records))

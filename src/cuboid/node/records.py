@@ -1,6 +1,7 @@
-"""One record per pod: `<state>/pods/<uid>/record.json`, written before acting.
+"""One record per pod in `<state>/pods/<uid>/`, written before acting.
 
-Written is enough for the end of the node agent. Durable, on disk, is what must outlive the host: its VMs do not.
+`record.json` is durable: what must outlive the host. `latest.json` is newer and only written, which is enough for the
+end of the node agent; a host's end may take or tear it, but never the durable one. The higher sequence counts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cuboid.node.sandbox.state import Sandbox
 
 log = get_log(__name__)
 VERSION = 1
+DURABLE, LATEST = "record.json", "latest.json"
 _UID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]{0,62}")
 
 
@@ -29,6 +31,8 @@ class Record(msgspec.Struct, omit_defaults=True):
     handle: dict[str, Any] | None = None  # of the VM, for `Driver.recover`
     boot_id: str = ""  # of the host, when this was written
     version: int = VERSION
+    sequence: int = 0  # counts the writes
+    slot: str = ""  # of a prepared network that is being adopted
 
 
 class Records:
@@ -44,14 +48,15 @@ class Records:
         return self._root / uid
 
     def save(self, uid: str, record: Record, *, durable: bool = True) -> None:
-        """Written when this returns; with `durable`, on disk, and so is all that was written before."""
+        """Written when this returns; with `durable`, on disk."""
         folder = self.folder(uid)
+        record.sequence += 1
         if not folder.is_dir():
             folder.mkdir(mode=0o700)
         if durable and uid not in self._durable:
             sync_folder(self._root)
             self._durable.add(uid)
-        write_atomic(folder / "record.json", msgspec.json.encode(record), durable=durable)
+        write_atomic(folder / (DURABLE if durable else LATEST), msgspec.json.encode(record), durable=durable)
 
     def load(self) -> dict[str, Record]:
         """All records. One that cannot be read is logged and left out: what it may own is then cleaned as an orphan."""
@@ -61,24 +66,33 @@ class Records:
             if record is not None:
                 found[folder.name] = record
             else:
-                with suppress(OSError):  # empty: made, but nothing was begun
+                with suppress(OSError):  # nothing durable was begun
+                    (folder / LATEST).unlink(missing_ok=True)
                     folder.rmdir()
         return found
 
     def _read(self, folder: Path) -> Record | None:
+        found = []
+        with suppress(OSError, msgspec.DecodeError):  # not there, or torn by the host's end
+            found.append(_decoded(folder / LATEST))
         try:
-            record = msgspec.json.decode((folder / "record.json").read_bytes(), type=Record)
+            found.append(_decoded(folder / DURABLE))
         except FileNotFoundError:
-            return None
+            pass
         except (OSError, msgspec.DecodeError) as error:
             log.error("record is unreadable, the pod is given up", folder=str(folder), error=str(error))
-            (folder / "record.json").rename(folder / "record.broken")
+            (folder / DURABLE).rename(folder / "record.broken")
             return None
-        return record
+        return max(found, key=lambda record: record.sequence, default=None)
 
     def remove(self, uid: str) -> None:
         """The record first, then the pod's folder with its logs."""
         self._durable.discard(uid)
         folder = self.folder(uid)
-        (folder / "record.json").unlink(missing_ok=True)
+        for name in (LATEST, DURABLE):
+            (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _decoded(path: Path) -> Record:
+    return msgspec.json.decode(path.read_bytes(), type=Record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from pathlib import Path
 
 from cuboid.lib.aio import gather_all, within
@@ -28,11 +28,13 @@ def host_boot_id() -> str:
     return BOOT_ID.read_text().strip()
 
 
-async def recover(tools: Tools, worker: PodWorker, record: Record, *, boot_id: str) -> None:
-    """Find what the pod has on the host and tell it."""
+async def recover(tools: Tools, worker: PodWorker, record: Record, *, boot_id: str, networks: Set[str]) -> None:
+    """Find what the pod has on the host and tell it. `networks`: ids of those that pods on record have."""
     rebooted, down = record.boot_id != boot_id, record.boot_id == TAKEN_DOWN
     record.boot_id = boot_id
     vm = None if rebooted else await _vm(tools, record)
+    if record.slot not in networks:
+        await _let_go(tools, record.slot)
     network = await _network(tools, worker, rebooted)
     if vm is not None and record.sandbox.machine.stage in (VmStage.CREATING, VmStage.SETTING_UP, VmStage.UP):
         machine.watch(worker.work, vm, record.sandbox.machine.attempt)
@@ -65,6 +67,15 @@ async def _vm(tools: Tools, record: Record) -> Vm | None:
         await vm.kill()  # of an attempt before: its successor had been begun
         return None
     return vm
+
+
+async def _let_go(tools: Tools, slot: str) -> None:
+    """A prepared network that the pod was about to get may have its ports already, and is nobody's: it goes first."""
+    if slot and tools.network.attachment(slot) is not None:
+        try:
+            await within(CLEAN_SECONDS, tools.network.detach(slot), "detaching a prepared network")
+        except (CuboidError, OSError) as error:
+            log.warning("a prepared network is left to the sweep", slot=slot, error=str(error))
 
 
 async def _network(tools: Tools, worker: PodWorker, rebooted: bool) -> bool:

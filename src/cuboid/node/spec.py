@@ -117,7 +117,8 @@ def kernel_args(pod: Pod) -> str:
                 f"the annotation {names.KERNEL_ARGS} holds {word[:40]!r}, which is no argument of a kernel",
                 hint="arguments with spaces between them, without quotes",
             )
-        if word.partition("=")[0].replace("-", "_") in KERNEL_ARGS_OF_OURS:
+        name = word.partition("=")[0].replace("-", "_")
+        if name in KERNEL_ARGS_OF_OURS or name.startswith("cuboid."):
             raise InvalidError(
                 f"the annotation {names.KERNEL_ARGS} holds {word[:40]!r}, which the platform sets itself",
                 hint="leave it out",

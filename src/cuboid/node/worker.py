@@ -56,6 +56,7 @@ class PodWorker:
         self.work = PodWork(
             tools=tools, pod=pod, folder=records.folder(meta.uid), post=self.post, submit=self.submit,
             state=lambda: self.state, remember=self._remember, handle=lambda: self._record.handle or {},
+            intend=self._intend,
             last_status=self._last_status, tasks=tasks,
             timeline=Timeline(tools.clock),
         )  # fmt: skip
@@ -223,6 +224,10 @@ class PodWorker:
 
     async def _remember(self, vm: Vm, attempt: int, start: str) -> None:
         self._record.handle = {**vm.handle(), "attempt": attempt, "start": start}
+        await self._save(durable=False)
+
+    async def _intend(self, slot: str) -> None:
+        self._record.slot = slot
         await self._save(durable=False)
 
     def _render(self, conditions: list[dict[str, Any]]) -> dict[str, Any]:

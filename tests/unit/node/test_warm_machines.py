@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cuboid.guest.client import AgentClient
-from cuboid.lib.errors import ConflictError, UnavailableError
+from cuboid.lib.errors import ConflictError, ExhaustedError, UnavailableError
 from cuboid.node.daemon import NodeDaemon
 from cuboid.node.settings import NodeSettings
 from cuboid.node.warm.machines import WarmMachines
@@ -241,4 +241,62 @@ async def test_a_pod_removed_while_it_takes_a_machine_leaves_nothing(
         host.api.delete("demo", grace=0)
         await gone(host)
         assert mine not in host.vms.machines
+    assert host.leftovers() == []
+
+
+async def test_a_full_disk_ends_no_pool(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = [ExhaustedError("the disk is full")] * 2
+
+    async def prepare(*_: object) -> None:
+        if full:
+            raise full.pop()
+
+    monkeypatch.setattr(host.disks, "prepare_writables", prepare)
+    monkeypatch.setattr("cuboid.node.warm.machines.RETRY_SECONDS", 0.05)
+    async with running(host):
+        assert not full
+        assert await started(host) == "warm"
+
+
+async def test_a_machine_that_waits_is_left_in_peace(host: Host) -> None:
+    """Its guest stands still: what is written to it piles up, and a channel cut for its silence would be missed."""
+    async with running(host) as machines:
+        (machine,) = machines._idle[next(iter(machines.counts()))]
+        client = machine.guest
+        assert isinstance(client, AgentClient) and client._frozen
+        await started(host)
+        assert not client._frozen
+
+
+async def test_a_host_without_an_address_blames_no_template(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cuboid.node.warm.machines.RETRY_SECONDS", 0.05)
+    async with running(host) as machines:
+        host.network.fail("prepare", ExhaustedError("no IP addresses available"))
+        host.driver.fail_next("verify", ConflictError("read for nothing"))
+        assert await started(host) == "warm"
+        await host.api.until(lambda: waiting(machines) >= 1)
+        assert host.driver._failures.get("verify")
+
+
+async def test_a_killed_adoption_gives_its_ports_back_before_the_pod_asks_again(host: Host) -> None:
+    ports = [{"name": "app", "image": "demo:1", "ports": [{"containerPort": 80, "hostPort": 8080}]}]
+    daemon = NodeDaemon(host.tools(WARM), host.folder / "state", boot_id=host.boot_id)
+    adopt = host.network.adopt
+
+    async def adopt_and_die(slot: str, **rest: Any) -> Any:
+        await adopt(slot, **rest)
+        _machines(daemon)._idle.clear()
+        task.cancel()
+        await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(daemon.run(asyncio.Event()))
+    await host.api.until(lambda: waiting(_machines(daemon)) >= 1)
+    host.network.adopt = adopt_and_die  # type: ignore[method-assign]
+    host.api.put(host.pod(containers=ports))
+    await asyncio.wait([task])
+    host.network.adopt = adopt  # type: ignore[method-assign]
+    async with host.agent_running(RESTORED):
+        await host.api.until(lambda: ready(host.api.status("demo")))
+        host.api.delete("demo")
+        await gone(host)
     assert host.leftovers() == []

@@ -55,6 +55,7 @@ async def _attach(work: PodWork) -> Attachment:
             network.adopt, machine.slot, namespace=meta.namespace, name=meta.name, ports=ports, limits=limits
         )
         try:
+            await work.intend(machine.slot)
             found = await when_let_go(adopting)
         except NotFoundError as error:
             log.warning("a waiting machine has lost its network", vm=machine.vm.id, error=text(error))

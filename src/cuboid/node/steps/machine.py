@@ -21,6 +21,7 @@ from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.steps import guest_events
 from cuboid.node.steps.confine import start_limits
+from cuboid.node.steps.gate import Start
 from cuboid.node.steps.host import acquire, text
 from cuboid.node.steps.work import PodWork, vm_id
 from cuboid.node.volumes import VolumeError, is_files_volume, volume_files
@@ -42,7 +43,7 @@ HASTY_SECONDS = 1.0  # for the logs of a VM that is ended without grace
 
 async def create_vm(work: PodWork, order: do.CreateVm) -> ev.Event:
     """Wait for a slot, get a VM, put its handle on record, let it run."""
-    work.slot = await work.tools.gate.enter()
+    work.slot = await work.tools.gate.enter(_kind(work))
     try:
         with work.timeline.phase("vmm"):
             vm, start = await _machine(work, order.attempt)
@@ -51,6 +52,8 @@ async def create_vm(work: PodWork, order: do.CreateVm) -> ev.Event:
             watch(work, vm, order.attempt)
             work.warm = None
             await (vm.start() if vm.state is State.CREATED else vm.resume())
+            if start == "warm" and work.guest is not None:
+                work.guest.hold(False)
             if work.guest is not None:
                 work.guest.hold(False)
     except (CuboidError, OSError) as error:
@@ -59,6 +62,12 @@ async def create_vm(work: PodWork, order: do.CreateVm) -> ev.Event:
         reason = getattr(error, "reason", "VMFailed")
         return ev.VmFailed(at=work.now, attempt=order.attempt, reason=reason, message=text(error), fatal=fatal)
     return ev.VmCreated(at=work.now, attempt=order.attempt)
+
+
+def _kind(work: PodWork) -> Start:
+    if work.warm is not None:
+        return Start.QUICK
+    return Start.OWN if cold_reason(work.pod) else Start.BOOT
 
 
 async def _machine(work: PodWork, attempt: int) -> tuple[Vm, str]:
@@ -80,7 +89,7 @@ async def _machine(work: PodWork, attempt: int) -> tuple[Vm, str]:
             ), "restored"
         except (CuboidError, OSError) as error:
             work.timeline.note(f"the template could not be restored: {text(error)}")
-            work.tools.templates.suspect(shape)
+            work.tools.templates.restore_failed(shape, error)
     if reason := cold_reason(work.pod):
         work.timeline.note(reason)
     return await work.tools.driver.create(wanted), "cold"

@@ -46,6 +46,7 @@ class PodWork:
     submit: Submit  # the same; returns when it is durable, UnavailableError if it will not be
     state: Callable[[], Sandbox]
     remember: Callable[[Vm, int, str], Awaitable[None]]  # make the VM's handle durable, its attempt and how it came up
+    intend: Callable[[str], Awaitable[None]]  # put on record which prepared network is about to be the pod's
     handle: Callable[[], dict[str, Any]]  # of the VM on record, with `attempt` and `start`; empty: none
     last_status: Callable[[], Awaitable[None]]  # write the status and wait for it
     tasks: TaskSet

@@ -10,6 +10,7 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from cuboid.guest.base import Guest
 from cuboid.lib.aio import TaskSet, gather_all, in_thread, within
 from cuboid.lib.clock import Clock
-from cuboid.lib.errors import CuboidError
+from cuboid.lib.errors import CuboidError, NotFoundError
 from cuboid.lib.log import get_log
 from cuboid.net.base import Attachment, Network
 from cuboid.node.steps.gate import BootGate
@@ -31,6 +32,7 @@ from cuboid.vmm.base import Disk, Driver, HostLimits, Nic, Vm, VmSpec
 
 log = get_log(__name__)
 MAKE_SECONDS = 60.0
+PATIENCE_SECONDS = 10.0  # for starts to be over
 RETRY_SECONDS = 15.0  # after one could not be made
 DISCARD_SECONDS = 30.0
 BACKGROUND_WEIGHT = 1  # CPU weight while it is made: pods that start go first
@@ -96,6 +98,7 @@ class WarmMachines:
     def favour(self, shape: Shape, *, disk_bytes: int) -> None:
         """The shape and the disk of the most ordinary pod: some of them wait from the beginning."""
         self._first, self._disk_bytes = shape, disk_bytes
+        self._templates.favour(shape)
         self._demands.setdefault(shape, Demand())
         self._changed.set()
 
@@ -141,15 +144,15 @@ class WarmMachines:
 
     async def run(self) -> None:
         """Keep as many waiting as the demand wants, for ever; at its end all of them are gone."""
-        if self._disk_bytes:
-            await self._disks.prepare_writables(self._disk_bytes, max(self._bounds.low, 1))
-        if not self.usable:
-            return
-        await in_thread(lambda: rehearsal.make_image(self._image))
+        self._templates.on_change = self._changed.set
         try:
             while True:
+                try:
+                    await self._adjust()
+                except (CuboidError, OSError) as error:  # a full disk, no address: for now
+                    log.warning("nothing is made ahead for now", error=str(error))
+                    self._again_later()
                 await self._next_turn()
-                await self._adjust()
         finally:
             await asyncio.shield(self._end())
 
@@ -162,22 +165,23 @@ class WarmMachines:
                 await self._changed.wait()
         except TimeoutError:
             pass
-        await self._gate.quiet()
+        with suppress(TimeoutError):  # a host that always starts something still gets its machines
+            await asyncio.wait_for(self._gate.quiet(), PATIENCE_SECONDS)
         self._changed.clear()
 
     async def _adjust(self) -> None:
         wanted = self._wanted()
+        if self._disk_bytes:
+            await self._disks.prepare_writables(self._disk_bytes, max(sum(wanted.values()), self._bounds.low, 1))
+        if not self.usable:
+            return
         for shape, waiting in list(self._idle.items()):
             while len(waiting) > wanted.get(shape, 0):
                 await self._drop(waiting.pop())
-        if self._disk_bytes:
-            await self._disks.prepare_writables(self._disk_bytes, sum(wanted.values()))
         for shape, count in wanted.items():
-            if len(self._idle.get(shape, ())) < count:
-                if await self._templates.ready(shape):
-                    await self._make_waiting(shape)
-                else:
-                    self._again_later()
+            # One whose template is not there is made when it is: the others do not wait for it.
+            if len(self._idle.get(shape, ())) < count and self._templates.find(shape) is not None:
+                await self._make_waiting(shape)
                 return
 
     def _wanted(self) -> dict[Shape, int]:
@@ -203,7 +207,6 @@ class WarmMachines:
             machine = await self.make(shape)
         except (CuboidError, OSError) as error:
             log.warning("no machine could be made ahead", error=str(error))
-            self._templates.suspect(shape)
             self._again_later()
             return
         self._told("made", self._clock.monotonic() - begin)
@@ -263,21 +266,23 @@ class WarmMachines:
     async def _make(self, shape: Shape, slot: str) -> WarmMachine:
         folder = self._templates.find(shape)
         if folder is None:
-            raise CuboidError("the template is gone")
+            raise NotFoundError("the template is gone")
+        await in_thread(lambda: rehearsal.make_image(self._image))
         attachment = await self._network.prepare(slot)
         writable = await self._disks.create_writable(slot, rehearsal.DISK_BYTES)
         stage = (
             Disk(read_only_serial(0), self._image, read_only=True), Disk(writable_serial(0), writable, read_only=False)
         )  # fmt: skip
-        limits = self.limits(shape)
-        vm = await self._driver.restore(
-            VmSpec(
-                id=_vm_id(slot), boot=shape.boot, vcpus=shape.vcpus, memory_mib=shape.memory_mib,
-                disks=shape.filled(stage), nics=(Nic(attachment.tap, attachment.mac, min(attachment.mtu, MTU)),),
-                netns=attachment.netns, limits=replace(limits, cpu_weight=BACKGROUND_WEIGHT),
-            ),
-            folder,
+        spec = VmSpec(
+            id=_vm_id(slot), boot=shape.boot, vcpus=shape.vcpus, memory_mib=shape.memory_mib,
+            disks=shape.filled(stage), nics=(Nic(attachment.tap, attachment.mac, min(attachment.mtu, MTU)),),
+            netns=attachment.netns, limits=replace(self.limits(shape), cpu_weight=BACKGROUND_WEIGHT),
         )  # fmt: skip
+        try:
+            vm = await self._driver.restore(spec, folder)
+        except CuboidError as error:
+            self._templates.restore_failed(shape, error)
+            raise
         relay = Relay()
         guest = self._guest(vm, relay.event, on_final=relay.final)
         machine = WarmMachine(shape, slot, attachment, vm, guest, relay)
@@ -294,6 +299,7 @@ class WarmMachines:
         await machine.guest.connect(timeout=self._boot_seconds)
         await machine.guest.rehearse(rehearsal.call(machine.attachment, self._clock.now()))
         machine.guest.hold(True)  # it says nothing while it waits, and is not to be greeted anew for that
+        machine.guest.hold(True)
         await machine.vm.pause()
         for disk in stage:
             await machine.vm.detach_disk(disk.serial)

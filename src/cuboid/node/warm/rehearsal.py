@@ -6,12 +6,15 @@ before its own.
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
+import tempfile
 from pathlib import Path
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.images.tiny import write_tiny
+from cuboid.lib.paths import write_atomic
 from cuboid.net.base import Attachment
 from cuboid.node import spec
 from cuboid.node.warm.shape import read_only_serial, writable_serial
@@ -37,10 +40,19 @@ def program() -> bytes:
 
 
 def make_image(path: Path) -> Path:
-    """The EROFS device that the rehearsal runs from; made once per state folder."""
-    if not path.exists():
-        write_tiny(path, {PROGRAM: program()})
+    """The EROFS device that the rehearsal runs from, made again if it is not as it should be: it is tiny."""
+    wanted = _image()
+    if not path.exists() or path.read_bytes() != wanted:
+        write_atomic(path, wanted, mode=0o600, durable=False)
     return path
+
+
+@functools.cache
+def _image() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder, "image")
+        write_tiny(made, {PROGRAM: program()})
+        return made.read_bytes()
 
 
 def call(attachment: Attachment, now: float) -> pb.Rehearse:

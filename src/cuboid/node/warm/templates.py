@@ -12,13 +12,15 @@ import hashlib
 import os
 import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cuboid.guest.base import Guest
 from cuboid.lib.aio import in_thread, within
 from cuboid.lib.clock import Clock
-from cuboid.lib.errors import CuboidError
+from cuboid.lib.errors import CuboidError, DeadlineError, UnavailableError
 from cuboid.lib.log import get_log
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.warm.relay import GuestFactory, Relay
@@ -64,7 +66,8 @@ class Templates:
         self._keys: dict[Shape, str] = {}
         self._digests: dict[tuple[Path, int, int], str] = {}
         self._queue: asyncio.Queue[Shape] = asyncio.Queue()
-        self._ready = asyncio.Event()
+        self._favoured: Shape | None = None
+        self.on_change: Callable[[], None] = lambda: None  # told when a template has become ready, or cannot be made
         self._numbers = 0
 
     @property
@@ -85,20 +88,14 @@ class Templates:
         self._entries.move_to_end(shape)
         return self._folder / self._keys[shape] if entry.stage is Stage.READY else None
 
-    async def ready(self, shape: Shape) -> bool:
-        """Wait until the template is there (True) or cannot be made now (False)."""
-        while self.find(shape) is None:
-            entry = self._entries.get(shape)
-            if entry is None or entry.stage is Stage.FAILED:
-                return False
-            self._ready.clear()
-            await self._ready.wait()
-        return True
+    def favour(self, shape: Shape) -> None:
+        """Never given up for others."""
+        self._favoured = shape
 
-    def suspect(self, shape: Shape) -> None:
-        """A restore from it failed: it is verified again before the next, and built anew if it is broken."""
+    def restore_failed(self, shape: Shape, error: BaseException) -> None:
+        """If it may be the template's fault, it is verified again before the next restore, and built anew if broken."""
         entry = self._entries.get(shape)
-        if entry is not None and entry.stage is Stage.READY:
+        if entry is not None and entry.stage is Stage.READY and _blames_template(error):
             entry.stage = Stage.WAITING
             self._queue.put_nowait(shape)
 
@@ -106,7 +103,7 @@ class Templates:
         """Build what is asked for, one at a time, for ever."""
         if not self.usable:
             return
-        await in_thread(self._sweep)
+        await self._sweep()
         while True:
             shape = await self._queue.get()
             entry = self._entries.get(shape)
@@ -122,8 +119,9 @@ class Templates:
             except (CuboidError, OSError) as error:
                 log.warning("no template, pods of its shape boot", memory_mib=shape.memory_mib, error=str(error))
                 entry.stage, entry.retry_at = Stage.FAILED, self._clock.monotonic() + RETRY_SECONDS
-            self._ready.set()
-            await in_thread(self._sweep)
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self.on_change)
+            self.on_change()
+            await self._sweep()
 
     # --- making ------------------------------------------------------------------------------------------------------
 
@@ -166,38 +164,51 @@ class Templates:
             limits=HostLimits(cpu_millis=shape.vcpus * 1000, memory_mib=shape.memory_mib + overhead),
         )  # fmt: skip
         vm = await self._driver.create(spec)
-        try:
-            await within(BUILD_SECONDS, self._boot_and_keep(vm, folder), "building a template")
-        finally:
-            await vm.kill()
-        seconds = round(self._clock.monotonic() - begin, 2)
-        log.info("template built", template=folder.name, memory_mib=shape.memory_mib, seconds=seconds)
-
-    async def _boot_and_keep(self, vm: Vm, folder: Path) -> None:
-        """Paused with its host connected: a clone's agent waits on an open channel and hears its own host at once."""
         relay = Relay()
         guest = self._guest(vm, relay.event, on_final=relay.final)
         try:
-            await vm.start()
-            await guest.connect(timeout=self._boot_seconds)
-            await guest.list()
-            await vm.pause()
-            await vm.snapshot(folder)
+            await within(BUILD_SECONDS, self._boot_and_keep(vm, guest, folder), "building a template")
         finally:
+            await vm.kill()  # first: a channel that is closed writes to the guest's memory, which is the template's
             await guest.close()
+        seconds = round(self._clock.monotonic() - begin, 2)
+        log.info("template built", template=folder.name, memory_mib=shape.memory_mib, seconds=seconds)
 
-    def _sweep(self) -> None:
+    async def _boot_and_keep(self, vm: Vm, guest: Guest, folder: Path) -> None:
+        """Paused with its host connected: a clone's agent waits on an open channel and hears its own host at once."""
+        await vm.start()
+        await guest.connect(timeout=self._boot_seconds)
+        await guest.list()
+        guest.hold(True)
+        await vm.pause()
+        await vm.snapshot(folder)
+
+    async def _sweep(self) -> None:
         """Remove what no shape in use names: the least recently used beyond `keep`."""
-        while len(self._entries) > self._keep:
-            shape, _ = self._entries.popitem(last=False)
+        for shape in [shape for shape in self._entries if shape != self._favoured]:
+            if len(self._entries) <= self._keep:
+                break
+            del self._entries[shape]
             self._keys.pop(shape, None)
-        if not self._folder.is_dir():
-            return
         wanted = {self._keys[shape] for shape in self._entries if shape in self._keys}
-        others = [path for path in self._folder.iterdir() if path.name not in wanted]
-        others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in others[max(self._keep - len(wanted), 0) :]:
-            shutil.rmtree(path, ignore_errors=True)
+        await in_thread(lambda: _remove_others(self._folder, wanted, keep=self._keep))
+
+
+def _blames_template(error: BaseException) -> bool:
+    """Not what the host or the pod lacks: an address, a user, a disk."""
+    reason = getattr(error, "reason", "")
+    return reason in ("SnapshotCorrupt", "SnapshotIncompatible") or isinstance(error, UnavailableError | DeadlineError)
+
+
+def _remove_others(folder: Path, wanted: set[str], *, keep: int) -> None:
+    """All that is half-made, and the oldest of what is not wanted."""
+    if not folder.is_dir():
+        return
+    others = [path for path in folder.iterdir() if path.name not in wanted]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    whole = [path for path in others if not path.name.startswith(".")]
+    for path in {*others} - {*whole[: max(keep - len(wanted), 0)]}:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:
