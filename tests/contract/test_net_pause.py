@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cuboid.lib.linux import netns
+from cuboid.net.base import PortMapping
 from tests.harness.network import HostNet, Who, host_net, inside, missing
 
 pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(missing()), reason=missing())]
@@ -78,3 +79,23 @@ async def test_a_pod_that_was_never_spoken_with_is_no_trouble(host: HostNet) -> 
     await network.hold("pod", frozen=False)
     assert all("PERMANENT" not in states for _, states in known(host, attachment.ip))
     await network.detach("pod")
+
+
+@pytest.mark.parametrize("paused", [True, False])
+async def test_a_pod_whose_bridge_was_taken_away_ends(host: HostNet, paused: bool) -> None:
+    network = host.network(subnet_v6="fd77::/64")
+    await network.attach("pod", **WHO, ports=(PortMapping(8080, 80),))
+    await network.hold("pod", frozen=paused)
+    inside(host.netns, "ip", "link", "del", "cuboid0")
+    await network.detach("pod")
+    assert host.leftovers() == []
+
+
+async def test_a_paused_pod_whose_bridge_was_taken_away_resumes_and_is_not_paused_again(host: HostNet) -> None:
+    network = host.network()
+    await network.attach("pod", **WHO)
+    await network.hold("pod", frozen=True)
+    inside(host.netns, "ip", "link", "del", "cuboid0")
+    await network.hold("pod", frozen=False)
+    with pytest.raises(OSError, match="no interface"):
+        await network.hold("pod", frozen=True)
