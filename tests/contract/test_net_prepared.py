@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from cuboid.lib.errors import NotFoundError, UnsupportedError
+from cuboid.lib.errors import ConflictError, NotFoundError, UnsupportedError
 from cuboid.lib.linux import netns
-from cuboid.net import redirect
-from cuboid.net.base import PortMapping
+from cuboid.net import netlink, redirect, wire
+from cuboid.net.base import NO_LIMITS, Bandwidth, PortMapping
+from cuboid.net.conntrack import _udp_port
 from tests.harness.network import (
     HOST_IP,
     HostNet,
@@ -28,6 +29,7 @@ from tests.harness.network import (
     inside,
     listener,
     missing,
+    udp,
 )
 
 pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(missing()), reason=missing())]
@@ -117,12 +119,97 @@ async def test_a_slot_stays_prepared_when_publishing_its_ports_fails(
     assert "slot" in published
 
 
+async def flow(host: HostNet, port: int) -> None:
+    """The outside has said something to this UDP port of the host's, and the kernel remembers it."""
+    with await netns.run_in(host.outside, udp()) as client:
+        client.sendto(b"hello", (HOST_IP, port))
+
+
+async def flows(host: HostNet, port: int) -> set[bytes]:
+    """The ids of the connections to a UDP port that the host's kernel tracks."""
+    table, original, connection_id = 1 << 8 | 1, 1, 12  # linux/netfilter/nfnetlink_conntrack.h
+    found = await netns.run_in(
+        host.netns, lambda: list(netlink.dump(netlink.NETFILTER, table, netlink.filter_header(socket.AF_INET)))
+    )
+    tracked = (netlink.attributes(entry[4:]) for entry in found)
+    return {each[connection_id] for each in tracked if _udp_port(each[original]) == port}
+
+
+async def test_an_adoption_that_is_refused_a_port_leaves_the_connections_of_the_pod_that_has_it(host: HostNet) -> None:
+    network = host.network()
+    await network.attach("first", **WHO, ports=(PortMapping(5353, 53, "udp"),))
+    slot = await network.prepare("slot")
+    await flow(host, 5353)
+    (known,) = await flows(host, 5353)
+    for host_ip in ("", "", HOST_IP):
+        wanted = (PortMapping(5454, 54, "udp"), PortMapping(5353, 53, "udp", host_ip))
+        with pytest.raises(ConflictError, match="5353/udp is taken by the pod"):
+            await network.adopt("slot", **WHO, ports=wanted)
+        assert await flows(host, 5353) == {known}
+    assert network.attachment("slot") == slot
+
+
+async def test_an_adoption_that_is_refused_a_port_leaves_the_connections_of_the_process_that_has_it(
+    host: HostNet,
+) -> None:
+    network = host.network()
+    await network.attach("first", **WHO)  # with the rules come tracked connections
+    slot = await network.prepare("slot")
+    with await netns.run_in(host.netns, udp(5353)):
+        await flow(host, 5353)
+        (known,) = await flows(host, 5353)
+        with pytest.raises(ConflictError, match=r"5353/udp is taken by .+ \(pid \d+\)"):
+            await network.adopt("slot", **WHO, ports=(PortMapping(5353, 53, "udp"),))
+        assert await flows(host, 5353) == {known}
+    assert network.attachment("slot") == slot
+    assert list((host.root / "claims").glob("*")) == []
+
+
+@pytest.mark.parametrize("step", ["withdraw", "limit"])
+async def test_a_slot_whose_failed_adoption_could_not_be_undone_is_nobodys_until_it_is_detached(
+    host: HostNet, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Its ports may lead to it, its limits may hold: who is told NotFoundError takes another and detaches this one."""
+    network = host.network()
+    await network.prepare("slot")
+    publish, limit = redirect.publish, wire.limit
+
+    def half(bridge: str, uid: str, ports: Sequence[PortMapping], addresses: Sequence[str]) -> None:
+        publish(bridge, uid, ports[:1], addresses)
+        raise OSError(errno.ENOMEM, "no memory")
+
+    def not_withdrawn(bridge: str, ports: Sequence[PortMapping], addresses: Sequence[str]) -> None:
+        raise OSError(errno.EIO, "not undone")
+
+    async def only_set(namespace: Path, limits: Bandwidth) -> None:
+        if limits == NO_LIMITS:
+            raise OSError(errno.EIO, "not undone")
+        await limit(namespace, limits)
+
+    monkeypatch.setattr(redirect, "publish", half)
+    monkeypatch.setattr(redirect, "withdraw", not_withdrawn if step == "withdraw" else redirect.withdraw)
+    monkeypatch.setattr(wire, "limit", only_set if step == "limit" else limit)
+    with pytest.raises(OSError, match="no memory"):
+        await network.adopt("slot", **WHO, ports=PORTS, limits=Bandwidth(ingress=10**6))
+    monkeypatch.undo()
+    assert len(host.published()) == 1
+    for again in (network, host.network()):
+        assert again.attachments() == {}
+        assert again.attachment("slot") is None
+        with pytest.raises(NotFoundError, match="no prepared network slot"):
+            await again.adopt("slot", **WHO)
+    with pytest.raises(ConflictError, match="8080/tcp is taken by the pod default/web"):
+        await network.attach("other", namespace="default", name="other", ports=PORTS)
+    await network.detach("slot")
+    assert host.leftovers() == []
+
+
 KILLED = """
 import asyncio, os, sys
 from pathlib import Path
 from cuboid.net import redirect
-from cuboid.net import redirect
-from cuboid.net.base import PortMapping
+from cuboid.net import netlink, redirect, wire
+from cuboid.net.base import NO_LIMITS, Bandwidth, PortMapping
 from tests.harness.network import HostNet
 root = Path(sys.argv[1])
 host = HostNet(root, root / "host-ns" / "host", root / "host-ns" / "outside")
@@ -158,15 +245,19 @@ async def test_an_adoption_whose_process_was_killed_is_not_whole_and_is_cleaned(
 
 async def test_undoing_a_killed_adoption_leaves_the_port_to_the_pod_that_had_it(host: HostNet) -> None:
     """Killed after its record named the port and before the claim was refused."""
-    network = host.network()
-    await network.attach("first", **WHO, ports=PORTS)
+    network, ports = host.network(), (*PORTS, PortMapping(5353, 53, "udp"))
+    await network.attach("first", **WHO, ports=ports)
     await network.prepare("slot")
+    await flow(host, 5353)
+    known = await flows(host, 5353)
     path = host.root / "a" / "run" / "net-records" / "slot.json"
     record = json.loads(path.read_bytes())
-    record |= {"phase": "publishing", "ports": [asdict(port) for port in PORTS]}
+    record |= {"phase": "publishing", "ports": [asdict(port) for port in ports]}
     path.write_text(json.dumps(record))
     await host.network().detach("slot")
-    assert len(host.published()) == 1
+    assert len(host.published()) == 2
+    assert len(known) == 1
+    assert await flows(host, 5353) == known
     await network.check("first")
 
 

@@ -95,7 +95,8 @@ class Network(Protocol):
     ) -> Attachment:  # fmt: skip
         """Give a prepared attachment to a pod. It keeps `slot` as its id, which the pod's record holds: nothing durable
         is written here. `ports` are published and `limits` set now. ConflictError for a taken port, NotFoundError if
-        the slot is not whole or was given away already; what fails leaves it as it was."""
+        the slot is not whole or was given away already; what fails leaves it as it was. If that could not be undone
+        the slot is not whole any more: the next `adopt` says NotFoundError, and its holder has to `detach` it."""
         ...
 
     async def hold(self, pod_uid: str, *, frozen: bool) -> None:

@@ -241,23 +241,27 @@ class CniNetwork:
         return record, record.attachment
 
     async def _equip(self, slot: Record, pod: Record, attachment: Attachment) -> None:
-        """Set the limits and publish the ports; whatever fails, the slot is as before or else `clean` undoes it."""
+        """Set the limits and publish the ports. Whatever fails, the slot is as before; if undoing fails as well it is
+        nobody's: neither prepared nor attached, so that `adopt` has it no more and `detach` and `clean` undo it."""
+        publishing = False
         try:
             self._records.put(replace(pod, phase=Phase.PUBLISHING), durable=False)
             if pod.limits != NO_LIMITS:
                 await wire.limit(attachment.netns, pod.limits)
             await self._claim(pod)
+            publishing = True
             await self._publish(pod, attachment.addresses)
         except (CuboidError, OSError, asyncio.CancelledError):
-            await uninterrupted(self._strip(slot, pod, attachment))
+            await uninterrupted(self._strip(slot, pod, attachment, publishing=publishing))
             raise
 
-    async def _strip(self, slot: Record, pod: Record, attachment: Attachment) -> None:
-        """The inverse of `_equip`."""
+    async def _strip(self, slot: Record, pod: Record, attachment: Attachment, *, publishing: bool) -> None:
+        """The inverse of `_equip`. Connections to a port that it did not get are those of who has the port."""
         try:
             if pod.limits != NO_LIMITS:
                 await wire.limit(attachment.netns, NO_LIMITS)
-            await self._withdraw(pod)
+            if publishing:
+                await self._withdraw(pod)
         except (CuboidError, OSError) as error:
             log.warning("undoing an adoption failed, `clean` will try again", pod=pod.pod, error=str(error))
             return

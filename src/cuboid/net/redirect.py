@@ -130,17 +130,26 @@ def publish(bridge: str, pod_uid: str, ports: Sequence[PortMapping], addresses: 
 
 def withdraw(bridge: str, ports: Sequence[PortMapping], addresses: Sequence[str]) -> None:
     """The inverse, of what leads to these addresses and not of a port that another pod has. Idempotent."""
-    for element in elements(ports, addresses):
-        if _found(bridge, element):
+    _forget([port for port in ports if _withdrawn(bridge, port, addresses)])
+
+
+def _withdrawn(bridge: str, port: PortMapping, addresses: Sequence[str]) -> bool:
+    """Whether the port leads nowhere now; False if it leads to another pod."""
+    free = True
+    for element in elements((port,), addresses):
+        held = _held(bridge, element)
+        if held == element.data:
             with suppress(FileNotFoundError):
                 netlink.transact(_SUBSYSTEM, _DELETE, element.named(bridge))
-    _forget(ports)
+        elif held is not None:
+            free = False
+    return free
 
 
 def require(bridge: str, ports: Sequence[PortMapping], addresses: Sequence[str]) -> None:
     """UnavailableError if one of the ports does not lead to the pod."""
     for port in ports:
-        if not all(_found(bridge, element) for element in elements((port,), addresses)):
+        if not all(_held(bridge, element) == element.data for element in elements((port,), addresses)):
             raise UnavailableError(f"the rule that publishes port {port.host_port}/{port.protocol} is gone")
 
 
@@ -148,13 +157,13 @@ def _forget(ports: Sequence[PortMapping]) -> None:
     conntrack.forget_udp({port.host_port for port in ports if port.protocol == "udp"})
 
 
-def _found(bridge: str, element: Element) -> bool:
-    """Whether the map holds it, with this data."""
+def _held(bridge: str, element: Element) -> bytes | None:
+    """The data that the map has for the element's key; None without any."""
     try:
         answer = netlink.ask(netlink.NETFILTER, _GET, element.named(bridge))
     except FileNotFoundError:
-        return False
+        return None
     value = answer[4:]
     for kind in (_ELEMENTS, _ELEMENT, _DATA, _VALUE):
         value = netlink.attributes(value).get(kind, b"")
-    return value == element.data
+    return value
