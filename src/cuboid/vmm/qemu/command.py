@@ -23,7 +23,7 @@ GAUGE = "gauge"
 REPORTING_ORDER = 6  # pages, as a power of two
 STATE_FDSET = 2000  # of the device state that a VM goes on from, or writes
 # Raised when the devices below change: a snapshot fits the machine that it was taken from only.
-LAYOUT = "microvm-3"
+LAYOUT = "microvm-4"
 
 
 class Memory(enum.Enum):
@@ -84,9 +84,10 @@ def kernel_cmdline(spec: VmSpec, host: Host) -> str:
     Under TCG there is no kvm-clock, and calibrating the TSC against emulated timers sometimes never ends: it is told.
     Mitigations against speculation change emulated code only, not what the host's CPU speculates on: they cost boot
     time and protect nobody. The kernel's tests of its own ciphers at every boot are left out everywhere. Free memory is
-    reported in pieces of 256 KiB: of the default, 2 MiB, a small guest has few that are free as a whole.
+    reported in pieces of 256 KiB: of the default, 2 MiB, a small guest has few that are free as a whole. A built-in
+    dummy driver would make a device at boot, whose random address all clones of a template had in common.
     """
-    parts = ["console=hvc0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests"]
+    parts = ["console=hvc0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests", "dummy.numdummies=0"]
     parts.append(f"page_reporting.page_reporting_order={REPORTING_ORDER}")
     if host.accel == "tcg":
         parts += ["no_timer_check", f"tsc_early_khz={host.tsc_khz}", "tsc=reliable", "mitigations=off"]
