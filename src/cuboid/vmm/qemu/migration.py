@@ -17,7 +17,7 @@ from typing import Any
 from cuboid.lib.aio import deadline
 from cuboid.lib.errors import CuboidError, UnavailableError
 from cuboid.vmm.qemu import command
-from cuboid.vmm.qemu.qmp import Qmp, QmpRefusedError
+from cuboid.vmm.qemu.qmp import Command, Qmp
 
 URI = f"file:/dev/fdset/{command.STATE_FDSET}"
 UNLIMITED = 1 << 40  # bytes per second; QEMU's own default is 128 MiB
@@ -35,18 +35,23 @@ class Incoming:
 class Migration:
     """Follows the state of the one migration that a VMM can be in."""
 
-    def __init__(self, qmp: Qmp) -> None:
+    def __init__(self, qmp: Qmp, *, disks: bool) -> None:
         self._qmp = qmp
+        self._disks = disks
         self._moved = asyncio.Event()
+        self._status = ""
 
     def on_event(self, data: Mapping[str, Any]) -> None:
         if data.get("status") in ENDS:
+            self._status = str(data["status"])
             self._moved.set()
 
-    async def _prepare(self, memory_stays: bool) -> None:
+    async def _begin(self, *commands: Command, memory_stays: bool) -> None:
         switches = {"x-ignore-shared": memory_stays, "mapped-ram": not memory_stays}
         wanted = [{"capability": name, "state": state} for name, state in switches.items()]
-        await self._qmp.execute("migrate-set-capabilities", {"capabilities": wanted})
+        self._status = ""
+        self._moved.clear()
+        await self._qmp.execute_all(("migrate-set-capabilities", {"capabilities": wanted}), *commands)
 
     async def save(self, path: Path, seconds: float, *, memory_stays: bool) -> None:
         """Write the state to a new file. The VM must be stopped, and stays so. UnavailableError, DeadlineError."""
@@ -56,9 +61,8 @@ class Migration:
         finally:
             os.close(descriptor)
         try:
-            await self._prepare(memory_stays)
-            await self._qmp.execute("migrate-set-parameters", {"max-bandwidth": UNLIMITED})
-            await self._qmp.execute("migrate", {"uri": URI})
+            speed = ("migrate-set-parameters", {"max-bandwidth": UNLIMITED})
+            await self._begin(speed, ("migrate", {"uri": URI}), memory_stays=memory_stays)
             await self._end(seconds, "the VMM's state on disk")
         except BaseException:
             with suppress(CuboidError):
@@ -71,27 +75,26 @@ class Migration:
 
     async def load(self, seconds: float, *, memory_stays: bool) -> None:
         """Read the state that the VMM was started with. UnavailableError (it ends over what it cannot read)."""
-        await self._prepare(memory_stays)
-        await self._qmp.execute("migrate-incoming", {"uri": URI})
+        await self._begin(("migrate-incoming", {"uri": URI}), memory_stays=memory_stays)
         await self._end(seconds, "the VMM's state from disk")
         await self._activate_disks()
 
     async def _activate_disks(self) -> None:
         """QEMU would do that when the guest goes on; disks that are exchanged before would stay behind, and so does
         always what is in no device."""
-        await self._qmp.execute("blockdev-set-active", {"active": True})
-        with suppress(QmpRefusedError):  # a VM without disks has none
-            await self._qmp.execute("blockdev-set-active", {"active": True, "node-name": command.GAUGE})
+        if self._disks:
+            gauge = {"active": True, "node-name": command.GAUGE}
+            await self._qmp.execute_all(("blockdev-set-active", {"active": True}), ("blockdev-set-active", gauge))
 
     async def _end(self, seconds: float, what: str) -> None:
         async with deadline(seconds, what):
-            while True:
-                self._moved.clear()
-                if (status := await self._ask()) in ENDS:
-                    break
+            while not self._status:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._moved.wait(), ASK_SECONDS)
-        if status != "completed":
+                    continue
+                if (status := await self._ask()) in ENDS:
+                    self._status = status
+        if self._status != "completed":
             reason = (await self._qmp.execute("query-migrate")).get("error-desc", "without a reason")
             raise UnavailableError(f"the VMM's state was not saved: {reason}")
 

@@ -94,8 +94,7 @@ class Qmp:
             return await self._execute(command, arguments, seconds)
 
     async def give(self, descriptor: int, fdset: int, *then: Command) -> None:
-        """Let the VMM have a copy of a descriptor, as `/dev/fdset/N`; then more commands, sent without waiting between
-        them. QEMU obeys in order. The errors of `execute`: the first that there was, after all have been answered."""
+        """Let the VMM have a copy of a descriptor, as `/dev/fdset/N`; then more, as `execute_all` does it."""
         async with self._giving:  # QEMU keeps one descriptor per connection until a command takes it
             if self._client is None or not self._connected():
                 raise UnavailableError("not connected to the VMM")
@@ -103,11 +102,17 @@ class Qmp:
                 self._client.give(descriptor)
             except OSError as error:
                 raise UnavailableError(f"the VMM takes no descriptor: {error.strerror}") from error
-            commands: list[Command] = [("add-fd", {"fdset-id": fdset}), *then]
-            sent = [self._execute(name, arguments, 0.0) for name, arguments in commands]
-            for answer in await asyncio.gather(*sent, return_exceptions=True):
-                if isinstance(answer, BaseException):
-                    raise answer
+            await self.execute_all(("add-fd", {"fdset-id": fdset}), *then)
+
+    async def execute_all(self, *commands: Command) -> None:
+        """Commands that are sent without waiting between them; QEMU obeys in order, whether one fails or not.
+
+        Raises the first failure that there was, after all have been answered. The errors of `execute`; connects not.
+        """
+        sent = [self._execute(name, arguments, 0.0) for name, arguments in commands]
+        for answer in await asyncio.gather(*sent, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
 
     async def take_back(self, fdset: int) -> None:
         """Close what `give` gave; QEMU goes on with what it has opened through it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -104,14 +104,16 @@ class Slots:
             await self._qmp.take_back(FDSETS + index)
             self._note(index, None)
 
-    async def tell_capacity(self, disk: Disk) -> None:
-        """Have the guest read the capacity anew of a slot that this disk is in."""
-        index, _ = self._find(disk.serial)
-        with descriptors.disk(disk.path, read_only=True) as descriptor:
-            size = os.lseek(descriptor, 0, os.SEEK_END)
+    async def tell_capacities(self, disks: Iterable[Disk]) -> None:
+        """Have the guest read the capacities anew of the slots that these disks are in."""
+        commands: list[Command] = []
+        for disk in disks:
+            index, _ = self._find(disk.serial)
+            with descriptors.disk(disk.path, read_only=True) as descriptor:
+                if descriptor >= 0:
+                    commands += self._exchange(index, os.lseek(descriptor, 0, os.SEEK_END))
         async with self._one:
-            for name, arguments in self._exchange(index, size):
-                await self._qmp.execute(name, arguments)
+            await self._qmp.execute_all(*commands)
 
     def _exchange(self, index: int, size: int) -> list[Command]:
         """Put the disk's node into its slot and have the guest told of its size."""

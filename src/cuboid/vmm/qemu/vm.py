@@ -58,7 +58,7 @@ class QemuVm:
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._qmp = Qmp(jail.qmp_path, self._on_event, seconds=settings.call_seconds)
         self._slots = Slots(self._qmp, jail, made.shape.disks)
-        self._migration = Migration(self._qmp)
+        self._migration = Migration(self._qmp, disks=bool(made.shape.disks))
         self._snapshots = Snapshots(jail, made, facts, self._migration, settings.memory_seconds)
         self._pidfd = os.pidfd_open(pid)
         self._watching = False
@@ -157,9 +157,7 @@ class QemuVm:
 
     async def tell_capacities(self, disks: Iterable[Disk]) -> None:
         """Have the guest look at the sizes of these disks again: a snapshot's guest knows those of its time."""
-        for disk in disks:
-            if disk.path is not None:
-                await self._ask(self._slots.tell_capacity(disk))
+        await self._ask(self._slots.tell_capacities(disks))
 
     async def set_limits(self, limits: HostLimits) -> None:
         self._check_lives()
