@@ -300,3 +300,11 @@ async def test_a_killed_adoption_gives_its_ports_back_before_the_pod_asks_again(
         host.api.delete("demo")
         await gone(host)
     assert host.leftovers() == []
+
+
+async def test_a_machine_that_lost_its_network_is_discarded_and_the_next_one_taken(host: Host) -> None:
+    async with running(host, replace(WARM, warm_min=2)) as machines:
+        first = next(iter(machines.rows()))
+        host.network.break_pod(str(first["slot"]))
+        assert await started(host) == "warm"
+        assert first["vm"] not in host.vms.machines

@@ -15,6 +15,7 @@ from cuboid.vmm.firecracker import requests
 CHANNEL_PORT = 1024  # vsock port on which the guest agent listens
 MAX_FILES = 512
 GUEST_ARGS = (
+    "dummy.numdummies=0",  # its random address would be common to all clones of a template
     "reboot=t",  # a panic is a triple fault, which Firecracker tells apart from an orderly reset
     "panic=-1",
     "cuboid.end=reset",  # a machine without a power switch ends by a reset (keyboard controller)
