@@ -123,20 +123,22 @@ def _guest(_: Paths) -> Iterator[Finding]:
     from cuboid.node.settings import NodeSettings
 
     try:
-        named = load(NodeSettings, "node").kernel
-        assets = guest_assets()
+        settings = load(NodeSettings, "node")
+        assets = guest_assets(kind=settings.guest)
     except CuboidError as error:
         yield Finding("guest", FAIL, error.message, error.hint or "make setup")
         return
     agent = f"agent {assets.agent_version}"
-    if named:
-        yield Finding("guest", OK, f"kernel {named}, as [node] kernel says; {agent}")
+    if settings.kernel:
+        yield Finding("guest", OK, f"kernel {settings.kernel}, as [node] kernel says")
+    elif settings.guest:
+        yield Finding("guest", OK, f"{assets.kind} kernel {assets.release}, as [node] guest says; {agent}")
     elif assets.kind == MINIMAL:
-        yield Finding("guest", OK, f"minimal kernel {assets.release}, as it is there; {agent}")
+        yield Finding("guest", OK, f"minimal kernel {assets.release}, as it has been built; {agent}")
     else:
         more = OVERHEAD_MIB[GENERAL] - OVERHEAD_MIB[MINIMAL]
-        text = f"general kernel {assets.release}, as the minimal one has not been built; {agent}; starts take twice"
-        yield Finding("guest", WARN, f"{text} as long, and each pod {more} MiB more", HOW_TO_GET[MINIMAL])
+        text = f"general kernel {assets.release}, as the minimal one has not been built; {agent}; starts take longer"
+        yield Finding("guest", WARN, f"{text}, and each pod {more} MiB more", HOW_TO_GET[MINIMAL])
 
 
 def _acceleration(_: Paths) -> Iterator[Finding]:
