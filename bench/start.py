@@ -1,4 +1,4 @@
-"""Starts: `cuboid run` against podman, the API against the floor of this machine, boots against bare boots.
+"""Starts, one at a time: `cuboid run` against podman, the API against the floor of this machine, boots against bare boots.
 
 Everything takes turns in one run. Each kind of start has a platform of its own, all of them up at once and still while
 another one is measured: `warm` (as it comes), `restored` (no machine is made ahead), `cold` (no templates), `general`
@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from bench import chart
-from bench.burst import bursts
 from bench.clones import Clones
 from bench.common import BUSYBOX, CUBOID, Result, cpu_seconds, running_platform, settle, summary, timed
 from bench.floor import Bare, shared
@@ -109,10 +108,8 @@ def measure() -> Result:
                     for name, value in shared(assets.kernel, SHARED_RUNS, accel).items():
                         if name.endswith("_s"):
                             samples.add(f"shared {name}", value)
-        many = bursts(places["warm"])
-    result = _result(samples, accel, assets, many)
     chart.draw({kind: samples.starts[kind] for kind in ("warm", "restored", "cold")})
-    return result
+    return _result(samples, accel, assets)
 
 
 def _accel(place: Platform) -> str:
@@ -170,7 +167,7 @@ def _start(kind: str, place: Platform, name: str, samples: Samples) -> None:
 # --- the result ------------------------------------------------------------------------------------------------------
 
 
-def _result(samples: Samples, accel: str, assets: GuestAssets, many: Result) -> Result:
+def _result(samples: Samples, accel: str, assets: GuestAssets) -> Result:
     figures: Result = {
         "what": f"starts, {assets.kind} kernel {assets.release}, image local, with network", "unit": "s",
         "accelerator": accel, "cuboid run to first output": summary(samples.seconds["run"]),
@@ -189,11 +186,6 @@ def _result(samples: Samples, accel: str, assets: GuestAssets, many: Result) -> 
     for name in ("server", "node agent"):
         figures[f"CPU of the {name} per warm start"] = summary(samples.seconds[f"warm: CPU of the {name}"], 4)
     figures |= _floor_figures(samples, checks)
-    figures |= many
-    if "p99 to p50 of one" in many:
-        checks["20 at once: all ready, p99 <= 8 x p50 of one"] = not many["20 at once, failed"] and (
-            many["20 at once: create to Ready"]["p99"] <= 8 * statistics.median(samples.readies("warm"))
-        )
     figures["phases, warm"] = chart.medians(samples.starts["warm"])
     missed = [name for name, met in checks.items() if not met]
     return {**figures, "bar": "; ".join(checks), "verdict": f"missed: {'; '.join(missed)}" if missed else "met"}
