@@ -7,11 +7,11 @@ import sys
 import time
 from typing import Any
 
-from bench import cli, density, exec, logs, network, start  # noqa: A004 - named after the verb
+from bench import burst, cli, density, exec, logs, network, start  # noqa: A004 - named after the verb
 from bench.common import RESULTS, load, machine
 
 PROGRAMS = {
-    "start": start.measure, "exec": exec.measure, "cli": cli.measure, "logs": logs.measure, "density": density.measure,
+    "start": start.measure, "burst": burst.measure, "exec": exec.measure, "cli": cli.measure, "logs": logs.measure, "density": density.measure,
     "network": network.measure,
 }  # fmt: skip
 NO_FIGURES = ("what", "unit", "bar", "verdict", "machine", "load")

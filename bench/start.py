@@ -1,4 +1,4 @@
-"""Starts, one at a time: `cuboid run` against podman, the API against the floor of this machine, boots against bare boots.
+"""Starts: `cuboid run` against podman, the API against the floor of this machine, boots against bare boots.
 
 Everything takes turns in one run. Each kind of start has a platform of its own, all of them up at once and still while
 another one is measured: `warm` (as it comes), `restored` (no machine is made ahead), `cold` (no templates), `general`
