@@ -7,12 +7,12 @@ import sys
 import time
 from typing import Any
 
-from bench import burst, cli, density, exec, logs, network, start  # noqa: A004 - named after the verb
+from bench import burst, cli, density, exec, logs, network, snapshot, start  # noqa: A004 - named after the verb
 from bench.common import RESULTS, load, machine
 
 PROGRAMS = {
-    "start": start.measure, "burst": burst.measure, "exec": exec.measure, "cli": cli.measure, "logs": logs.measure, "density": density.measure,
-    "network": network.measure,
+    "start": start.measure, "burst": burst.measure, "exec": exec.measure, "cli": cli.measure, "logs": logs.measure,
+    "density": density.measure, "snapshot": snapshot.measure, "network": network.measure,
 }  # fmt: skip
 NO_FIGURES = ("what", "unit", "bar", "verdict", "machine", "load")
 
