@@ -79,8 +79,13 @@ def build(spec: VmSpec, host: Host, fds: Descriptors, memory: Memory = Memory.OW
 
 
 def kernel_cmdline(spec: VmSpec, host: Host) -> str:
-    """`panic=-1 reboot=t` makes a panic a reset, which QEMU reports; there is no other way out of a hung panic.
+    return " ".join([kernel_arguments(host), *spec.boot.cmdline.split()])
 
+
+def kernel_arguments(host: Host) -> str:
+    """What every kernel is told; a snapshot depends on it, for its kernel has been told.
+
+    `panic=-1 reboot=t` makes a panic a reset, which QEMU reports; there is no other way out of a hung panic.
     Under TCG there is no kvm-clock, and calibrating the TSC against emulated timers sometimes never ends: it is told.
     Mitigations against speculation change emulated code only, not what the host's CPU speculates on: they cost boot
     time and protect nobody. The kernel's tests of its own ciphers at every boot are left out everywhere. Free memory is
@@ -91,7 +96,7 @@ def kernel_cmdline(spec: VmSpec, host: Host) -> str:
     parts.append(f"page_reporting.page_reporting_order={REPORTING_ORDER}")
     if host.accel == "tcg":
         parts += ["no_timer_check", f"tsc_early_khz={host.tsc_khz}", "tsc=reliable", "mitigations=off"]
-    return " ".join([*parts, *spec.boot.cmdline.split()])
+    return " ".join(parts)
 
 
 def _machine(spec: VmSpec, host: Host, fds: Descriptors, memory: str) -> list[str]:

@@ -76,7 +76,7 @@ class QemuDriver:
         said = await proc.run([self._qemu, "--version"], timeout=self._settings.create_seconds)
         facts = {
             "driver": self.name, "VMM": said.text.partition("\n")[0], "machine": command.LAYOUT, "accelerator": accel,
-            "CPU": _cpu(accel),
+            "CPU": _cpu(accel), "kernel arguments": command.kernel_arguments(self._host(accel)),
         }  # fmt: skip
         return facts | ({"clock rate in kHz": str(self._host(accel).tsc_khz)} if accel == "tcg" else {})
 
