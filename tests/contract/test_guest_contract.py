@@ -136,6 +136,9 @@ async def test_a_guest_has_a_boot_id_from_its_set_up_on_and_another_when_it_is_r
     with pytest.raises(GuestConflictError):
         await guest.client.renew(pb.Renew(entropy=bytes(32)))
     assert (await greeting(guest, rig)).boot_id == ""
+    restored = pb.Setup(interfaces=[pb.Interface(device="eth0")])
+    with pytest.raises(GuestInvalidError, match="entropy"):
+        await guest.client.setup(restored)
     setup = pb.Setup(boot_id=BOOT_IDS[0])
     setup.MergeFrom(rig.setup)
     assert (await guest.client.setup(setup)).boot_id == BOOT_IDS[0]

@@ -110,6 +110,8 @@ class FakeAgent:
     async def _do_setup(self, call: pb.Setup, _: FakeStream) -> pb.Reply:
         if self.setup is not None and self.setup != call:
             raise Refused(Errors.CONFLICT, "the pod is set up already, with something else")
+        if any(interface.device for interface in call.interfaces):
+            need_entropy(call.entropy)
         if self.setup is None:
             self.wire.boot_id = call.boot_id or f"fake-{uuid.uuid4()}"
         self.setup = call

@@ -99,7 +99,9 @@ impl Phases {
 pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::SetupDone)> {
     let begin = files::since_boot_ns();
     let mut phases = Phases { last: begin, found: HashMap::from([("boot".to_owned(), begin)]) };
-    identity::reseed(&call.entropy)?;
+    // A device that is named by the kernel's name is a restored one's.
+    let is_clone = call.interfaces.iter().any(|interface| !interface.device.is_empty());
+    if is_clone { identity::reseed_clone(&call.entropy) } else { identity::reseed(&call.entropy) }?;
     identity::set_clock(call.now_unix_ns)?;
     let names = set_names(call)?;
     let boot_id = identity::write_ids(&call.machine_id, &call.boot_id)?;
