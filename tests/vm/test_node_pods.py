@@ -29,7 +29,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Platform]:
-    with platform("node", CUBOID_VMM_ACCEL="tcg", CUBOID_NODE_BACKOFF="1", CUBOID_NODE_RETRY="1") as made:
+    quick = {"CUBOID_NODE_BACKOFF": "1", "CUBOID_NODE_RETRY": "1"}
+    alone = {"CUBOID_NODE_TEMPLATES": "0"}  # every VM is a pod's: none is made ahead
+    with platform("node", CUBOID_VMM_ACCEL="tcg", **quick, **alone) as made:
         folder = made.folder / "image"
         folder.mkdir()
         made.cuboid("image", "import", str(demo_layout(folder)))
