@@ -29,9 +29,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Platform]:
-    quick = {"CUBOID_NODE_BACKOFF": "1", "CUBOID_NODE_RETRY": "1"}
-    alone = {"CUBOID_NODE_TEMPLATES": "0"}  # every VM is a pod's: none is made ahead
-    with platform("node", CUBOID_VMM_ACCEL="tcg", **quick, **alone) as made:
+    with platform(
+        "node", CUBOID_VMM_ACCEL="tcg", CUBOID_NODE_BACKOFF="1", CUBOID_NODE_RETRY="1",
+        CUBOID_NODE_TEMPLATES="0",  # every VM is a pod's: none is made ahead
+    ) as made:  # fmt: skip
         folder = made.folder / "image"
         folder.mkdir()
         made.cuboid("image", "import", str(demo_layout(folder)))
