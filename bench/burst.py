@@ -55,6 +55,5 @@ def _figures(label: str, starts: list[Start]) -> Result:
         f"{label}, how": ", ".join(f"{n} {how}" for how, n in Counter(start.how for start in starts).most_common()),
     }
     if good:
-        figures[f"{label}: create to first output"] = summary([start.output for start in good])
         figures[f"{label}: create to Ready"] = summary([start.ready for start in good])
     return figures

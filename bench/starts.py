@@ -22,16 +22,20 @@ from cuboid.cli.websocket import Socket
 from cuboid.lib.errors import CuboidError, NotFoundError
 
 NAMESPACE = "default"
+RECEIPT_SECONDS = 5.0
 DEADLINE = 300.0  # seconds for all starts that were asked for together
-COMMAND = ("sh", "-c", "echo hello; exec sleep 3600")
+ECHO = ("echo", "hello")  # what it writes is waited for
+STAY = ("sh", "-c", "echo hello; sleep 3600")  # the same for fake guests, which end before anybody can attach
+SLEEP = ("sleep", "3600")  # its readiness is waited for, and the receipt
 Object = dict[str, Any]
 
 
 @dataclass
 class Start:
-    """Seconds from the request; 0 for what did not come."""
+    """Seconds from the request; 0 for what did not come, or was not asked for."""
 
     name: str
+    command: tuple[str, ...] = SLEEP
     begun: float = 0.0  # monotonic
     output: float = 0.0
     ready: float = 0.0
@@ -40,7 +44,7 @@ class Start:
 
     @property
     def done(self) -> bool:
-        return bool(self.failed or (self.output and self.ready and self.receipt))
+        return bool(self.failed or (self.ready and self.receipt if self.command == SLEEP else self.output))
 
     @property
     def how(self) -> str:
@@ -60,12 +64,12 @@ class Client:
         token, authority = (Path(row[key]).read_text().strip() for key in ("token_file", "ca_file"))
         self._api = Api(config.Connection(row["server"], token, authority, socket=row["socket"]))
 
-    def start(self, names: Sequence[str], *, memory: str = "") -> list[Start]:
+    def start(self, names: Sequence[str], *, memory: str = "", command: tuple[str, ...] = SLEEP) -> list[Start]:
         """Ask for all of these pods, one request after the other, and wait until each is ready or has failed."""
         run = _Run(self._api)
         try:
             for name in names:
-                run.ask(name, memory)
+                run.ask(name, memory, command)
                 run.look(0.0)
             until = time.monotonic() + DEADLINE
             while not run.done and (left := until - time.monotonic()) > 0:
@@ -73,8 +77,18 @@ class Client:
         finally:
             run.close()
         for start in run.starts.values():
+            start.receipt = start.receipt or self._receipt(start.name)
             start.failed = start.failed or ("" if start.done else f"not ready within {DEADLINE:g} s")
         return list(run.starts.values())
+
+    def _receipt(self, name: str) -> Result:
+        """It is written after all that people wait for."""
+        until = time.monotonic() + RECEIPT_SECONDS
+        while time.monotonic() < until:
+            if found := status.receipt(self._api.get(pods_path(NAMESPACE, name))):
+                return found
+            time.sleep(0.05)
+        return {}
 
     def remove(self, names: Sequence[str]) -> None:
         """Gone when this returns."""
@@ -103,10 +117,13 @@ class _Run:
     def done(self) -> bool:
         return all(start.done for start in self.starts.values())
 
-    def ask(self, name: str, memory: str) -> None:
-        pod = manifest.pod(manifest.RunOptions(BUSYBOX, args=COMMAND, name=name, memory=memory, attach=True))
-        start = self.starts[name] = Start(name, time.monotonic())
+    def ask(self, name: str, memory: str, command: tuple[str, ...]) -> None:
+        listens = command != SLEEP
+        pod = manifest.pod(manifest.RunOptions(BUSYBOX, args=command, name=name, memory=memory, attach=listens))
+        start = self.starts[name] = Start(name, command, time.monotonic())
         self._api.post(pods_path(NAMESPACE), pod)
+        if not listens:
+            return
         query = [("container", "main"), ("stdout", "true"), ("history", "true"), ("wait", "true")]
         self._asked[self._api.upgrade(pods_path(NAMESPACE, name, "attach"), query, streams.EXEC)] = start
 
@@ -142,7 +159,7 @@ class _Run:
         start = self.starts.get(pod["metadata"]["name"])
         if start is None:
             return
-        start.receipt = status.receipt(pod) or {}
+        start.receipt = status.receipt(pod) or start.receipt
         if pod.get("status", {}).get("phase") == "Failed" or kind == "DELETED":
             start.failed = str(status.problem(pod))
         elif _is_ready(pod):
