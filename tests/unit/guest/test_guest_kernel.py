@@ -21,7 +21,7 @@ FILES = ("vmlinux", "bzImage", "config", "release", "recipe")
 MB = 1_000_000
 # Bytes. What goes beyond is a decision, not an accident: say in docs/design/0013-guest-kernel.md what it buys.
 BUDGET = {
-    BUILT / "vmlinux": 20 * MB,
+    BUILT / "vmlinux": 22 * MB,  # a third of it is padding to whole huge pages
     BUILT / "bzImage": 6 * MB,
     ROOT / "build/guest/cuboid-agent": 4 * MB,
     ROOT / "build/guest/initramfs-minimal": 4 * MB,
