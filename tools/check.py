@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+RUSTFMT = ("rustfmt", "--check", "--edition", "2024", "--config-path", "rustfmt.toml")
+LAUNCHER = "src/cuboid/vmm/qemu/launcher.rs"  # of one file, without a package
 VENV = ROOT / ".venv/bin"
 PYTHON_TREES = ["src", "tests", "bench", "tools"]
 CLIPPY = ["-D", "warnings", "-W", "clippy::unwrap_used", "-W", "clippy::expect_used"]
@@ -22,6 +24,7 @@ CHECKS: list[tuple[str, Path, list[str | Path]]] = [
     ("generated files", ROOT, [VENV / "python", "tools/gen.py", "--check"]),
     ("documentation", ROOT, [VENV / "python", "-m", "tools.docs", "--check"]),
     ("cargo fmt", ROOT / "guest/agent", ["cargo", "fmt", "--check"]),
+    ("rustfmt", ROOT / "guest/agent", [*RUSTFMT, ROOT / LAUNCHER]),
     ("cargo clippy", ROOT / "guest/agent", ["cargo", "clippy", "--quiet", "--locked", "--", *CLIPPY]),
 ]
 
@@ -29,7 +32,7 @@ CHECKS: list[tuple[str, Path, list[str | Path]]] = [
 def missing(name: str, environment: dict[str, str]) -> bool:
     """Whether a check is one of cargo's that this machine's Rust lacks (Debian 12 has no clippy for its new Rust)."""
     tool = name.replace(" ", "-")
-    return name.startswith("cargo ") and not shutil.which(tool, path=environment["PATH"])
+    return name.startswith(("cargo ", "rustfmt")) and not shutil.which(tool, path=environment["PATH"])
 
 
 def main() -> int:
