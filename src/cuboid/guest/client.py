@@ -23,7 +23,7 @@ PING_SECONDS = 10.0
 SILENT_PINGS = 3  # after so many pings' time without a byte from the guest the connection is made anew
 RETRY_FIRST = 0.02  # s; between attempts to connect, doubling
 RETRY_LONGEST = 1.0
-GREET_SECONDS = 3600.0  # while reconnecting: a paused guest answers when it is resumed
+GREET_FIRST, GREET_LONGEST = 4.0, 64.0  # s; for an answer to a greeting, doubling: then a connection is made anew
 HOOK_RETRY = 1.0  # s; after an event hook that failed
 FINAL = (HostileError, UnsupportedError)  # no new connection helps
 
@@ -100,19 +100,21 @@ class AgentClient:
             await self._changed.wait()
 
     async def _keep_connected(self) -> None:
-        pause = RETRY_FIRST
+        pause, patience = RETRY_FIRST, GREET_FIRST
         while self._final is None:
             try:
-                await self._hold_connection()
-                pause = RETRY_FIRST
+                await self._hold_connection(patience)
+                pause, patience = RETRY_FIRST, GREET_FIRST
                 await asyncio.sleep(pause)
+            except DeadlineError:  # a guest may have missed that its host is there; a new connection is told again
+                patience = min(patience * 2, GREET_LONGEST)
             except FINAL as error:
                 self._end_for_good(error)
-            except (GuestLostError, DeadlineError, UnavailableError, OSError):
+            except (GuestLostError, UnavailableError, OSError):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RETRY_LONGEST)
 
-    async def _hold_connection(self) -> None:
+    async def _hold_connection(self, patience: float) -> None:
         """Connect, greet, and return when the connection has ended; raise if it never was a good one."""
         ended = asyncio.Event()
         reasons: list[CuboidError] = []
@@ -124,7 +126,7 @@ class AgentClient:
         connection = await open_connection(self._way, self._take_event, lost)
         try:
             self._forget_events()
-            self._ack = await connection.greet(GREET_SECONDS)
+            self._ack = await connection.greet(patience)
             self._connection = connection
             if self._done:  # events may have come, and been dealt with, together with the greeting's answer
                 connection.acknowledge(self._done)

@@ -219,6 +219,28 @@ async def test_a_silent_guest_is_connected_to_anew(agent: FakeAgent, monkeypatch
     await client.close()
 
 
+async def test_a_guest_that_answers_no_greeting_is_connected_to_anew(
+    agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cuboid.guest.client.GREET_FIRST", 0.1)
+    client = AgentClient(agent.path)
+    deaf = agent.wire.serve
+    with monkeypatch.context() as lost:
+        lost.setattr(agent.wire, "serve", _swallow)
+        with pytest.raises(DeadlineError):
+            await client.connect(timeout=0.05)
+    assert agent.wire.serve == deaf
+    await client.connect(timeout=5)
+    await client.close()
+
+
+async def _swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A connection of which the guest learns nothing."""
+    while await reader.read(65536):
+        pass
+    writer.close()
+
+
 async def test_a_guest_that_is_paused_on_purpose_may_be_silent(
     agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
