@@ -55,24 +55,29 @@ pub fn spawn(
     work: impl FnOnce() -> Outcome<Infallible>,
 ) -> Outcome<Spawned> {
     let (read, write) = files::pipe().context("making a pipe")?;
-    let own = File::open("/proc/self/ns/pid").context("opening the process namespace")?;
-    if let Some(target) = join {
-        process::join(target, libc::CLONE_NEWPID).context("entering the container's processes")?;
-    }
+    let own = match join {
+        Some(target) => Some(enter_processes(target)?),
+        None => None,
+    };
     let forked = process::fork(namespaces, cgroup);
     if let Ok(None) = forked {
         child::run(&write, work);
     }
-    if join.is_some() {
-        if let Err(error) = process::join(own.as_fd(), libc::CLONE_NEWPID) {
-            crate::boot::fatal(&format!("coming back from a container's processes: {error}"));
-        }
+    if let Some(Err(error)) = own.map(|own| process::join(own.as_fd(), libc::CLONE_NEWPID)) {
+        crate::boot::fatal(&format!("coming back from a container's processes: {error}"));
     }
     drop(write);
     let child = forked.context("starting a process")?.ok_or_else(unreachable_child)?;
     let ended = reaper.watch(child.pid);
     let errors = Errors(Port::new(read, Interest::READABLE).context("watching a pipe")?);
     Ok(Spawned { pid: child.pid, pidfd: child.pidfd, ended, errors })
+}
+
+/// Gives the way back.
+fn enter_processes(target: BorrowedFd<'_>) -> Outcome<File> {
+    let own = File::open("/proc/self/ns/pid").context("opening the process namespace")?;
+    process::join(target, libc::CLONE_NEWPID).context("entering the container's processes")?;
+    Ok(own)
 }
 
 fn unreachable_child() -> crate::error::Failure {

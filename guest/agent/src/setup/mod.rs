@@ -135,8 +135,8 @@ pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::Setup
         _watch: watch,
     };
     let done = pb::SetupDone {
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-        memory_bytes: crate::stats::memory().0,
+        kernel: process::kernel_release(),
+        memory_bytes: process::total_memory(),
         phases_ns: phases.found,
         boot_id,
     };

@@ -44,6 +44,25 @@ pub fn return_large_buffers() {
     unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, AT_LEAST) };
 }
 
+/// `uname -r`
+pub fn kernel_release() -> String {
+    // SAFETY: an all-zero utsname is a valid value to be written over.
+    let mut found: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` is what the call writes.
+    unsafe { libc::uname(&raw mut found) };
+    let bytes: Vec<u8> = found.release.iter().map(|c| *c as u8).take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Bytes of memory that the kernel has: MemTotal of /proc/meminfo, without counting all else that is in there.
+pub fn total_memory() -> u64 {
+    // SAFETY: an all-zero sysinfo is a valid value to be written over.
+    let mut found: libc::sysinfo = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` is what the call writes.
+    unsafe { libc::sysinfo(&raw mut found) };
+    found.totalram * u64::from(found.mem_unit)
+}
+
 /// Ends this process at once: no destructor, no flush. For the child of a fork.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process.
@@ -205,4 +224,16 @@ pub fn rest_and_reap() -> ! {
 pub fn close_from(first: u32) {
     // SAFETY: the caller never comes back to code that uses one of them.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_is_described_as_in_its_files() {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        assert_eq!(kernel_release(), release.trim_end());
+        assert_eq!(total_memory(), crate::stats::memory().0);
+    }
 }
