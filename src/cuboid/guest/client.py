@@ -23,7 +23,7 @@ PING_SECONDS = 10.0
 SILENT_PINGS = 3  # after so many pings' time without a byte from the guest the connection is made anew
 RETRY_FIRST = 0.02  # s; between attempts to connect, doubling
 RETRY_LONGEST = 1.0
-GREET_FIRST, GREET_LONGEST = 4.0, 64.0  # s; for an answer to a greeting, doubling: then a connection is made anew
+GREET_FIRST, GREET_LONGEST = 1.0, 64.0  # s; for an answer to a greeting, doubling: then a connection is made anew
 HOOK_RETRY = 1.0  # s; after an event hook that failed
 FINAL = (HostileError, UnsupportedError)  # no new connection helps
 
