@@ -85,8 +85,10 @@ impl Mux {
                     }
                 }
                 Step::Closed => {
-                    self.disconnect();
-                    self.decoder.lose_step();
+                    if !self.owes_greeting() {
+                        self.disconnect();
+                        self.decoder.lose_step();
+                    }
                     sleep(pause).await;
                     pause = (pause + Duration::from_millis(1)).min(PAUSE_LONG);
                 }
@@ -114,6 +116,12 @@ impl Mux {
             self.poll_read(port, context)
         })
         .await
+    }
+
+    /// That a host is there is told apart from its bytes, and may be told later: one whose greeting has come has not
+    /// gone because the port does not know it yet. If it has gone, the next one drops the answer to another's greeting.
+    fn owes_greeting(&self) -> bool {
+        self.greeted && self.connection.is_unheard()
     }
 
     fn has_unsent_events(&self) -> bool {

@@ -334,3 +334,55 @@ fn more_streams_than_allowed_are_reset() {
         assert_eq!((kind, stream), (Kind::Reset as u8, MAX_STREAMS as u32 + 1));
     });
 }
+
+/// A port that has the host's first bytes before it knows that a host is there.
+struct LatePort {
+    hello: Vec<u8>,
+    announced: Rc<std::cell::Cell<bool>>,
+    sent: Rc<RefCell<Vec<u8>>>,
+}
+
+impl AsyncRead for LatePort {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        if self.hello.is_empty() && self.announced.get() {
+            return Poll::Pending;
+        }
+        buffer.put_slice(&std::mem::take(&mut self.hello));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for LatePort {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        if !self.announced.get() {
+            return Poll::Pending;
+        }
+        self.sent.borrow_mut().extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_greeting_that_comes_before_its_host_is_announced_is_answered() {
+    run(async {
+        let (announced, sent) = (Rc::new(std::cell::Cell::new(false)), Rc::new(RefCell::new(Vec::new())));
+        let mut hello = Vec::new();
+        let greeting = pb::Hello { version: 1, nonce: b"early".to_vec() };
+        append_checked(&mut hello, Kind::Hello, 0, 0, &greeting.encode_to_vec());
+        let port = LatePort { hello, announced: Rc::clone(&announced), sent: Rc::clone(&sent) };
+        spawn_local(Mux::new(Rc::new(TestHandler::default()), EventLog::new()).run(port));
+        sleep(Duration::from_millis(30)).await;
+        assert!(sent.borrow().is_empty());
+        announced.set(true);
+        sleep(Duration::from_millis(60)).await;
+        let sent = sent.borrow();
+        assert_eq!(sent[2], Kind::HelloAck as u8);
+        assert_eq!(pb::HelloAck::decode(&sent[HEADER..]).unwrap().nonce, b"early");
+    });
+}

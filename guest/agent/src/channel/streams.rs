@@ -57,6 +57,8 @@ pub(super) struct Connection {
 struct Out {
     bytes: Vec<u8>,
     written: usize,
+    /// Whether any byte has gone out since the connection began.
+    begun: bool,
 }
 
 impl Connection {
@@ -85,11 +87,17 @@ impl Connection {
         out.bytes.len() - out.written
     }
 
+    /// Whether there is something to send and nothing has been sent.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.waiting() > 0 && !self.out.borrow().begun
+    }
+
     /// Let `write` take bytes from the front; it gives back how many it took.
     pub(super) fn with_waiting<T>(&self, write: impl FnOnce(&[u8]) -> (usize, T)) -> T {
         let mut out = self.out.borrow_mut();
         let (count, result) = write(&out.bytes[out.written..]);
         out.written += count;
+        out.begun |= count > 0;
         if out.written == out.bytes.len() {
             out.bytes.clear();
             out.written = 0;
