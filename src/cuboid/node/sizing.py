@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # they hold the core's rules, and the core asks for limits, w
 
 MIB = 1 << 20
 BLOCK_MIN_MIB = 64  # an ext4 smaller than this is of no use
+GROWS_FROM_MIB, GROWS_BY = (
+    512,
+    25,
+)  # beyond, a guest's kernel keeps 4 % more for pages' records and reserves (note 0013)
 CLASSES_MIB = (64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
 """Sizes of VMs; above, three to each doubling, 25 to 28 % apart."""
 
@@ -41,6 +45,7 @@ def size_of(
     `min_memory_mib`: of the smallest VM that guest and driver bear. InvalidError for a container too small to start."""
     millis = _cpu(pod)
     needed = -(-_memory(pod, settings) // MIB) + (settings.guest_overhead_mib or overhead_mib)
+    needed += max(needed - GROWS_FROM_MIB, 0) // GROWS_BY
     memory = memory_class(max(needed, min_memory_mib))
     return Size(min(max(-(-millis // 1000), 1), host_cpus), memory, millis, _disk(pod, settings))
 

@@ -77,3 +77,9 @@ def test_the_writable_disk_is_as_large_as_its_limits() -> None:
         limited("a", **{"ephemeral-storage": "1Gi"}), volumes=[{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}]
     )
     assert size(pod).disk_bytes == 2 << 30
+
+
+def test_a_large_guest_s_own_share_grows_with_it() -> None:
+    """4,960 MiB and the guest's 32 would fill the class of 5,120 to 97 %, and its kernel keeps more than that."""
+    whole = make_pod(limited("app", memory="4960Mi"))
+    assert size(whole).memory_mib > 5120

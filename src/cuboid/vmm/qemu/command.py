@@ -93,6 +93,7 @@ def kernel_arguments(host: Host) -> str:
     dummy driver would make a device at boot, whose random address all clones of a template had in common.
     """
     parts = ["console=hvc0", "quiet", "panic=-1", "reboot=t", "cryptomgr.notests", "dummy.numdummies=0"]
+    parts.append("swiotlb=noforce")  # 64 MiB of a guest above 3 GiB, for devices that it does not have
     parts.append(f"page_reporting.page_reporting_order={REPORTING_ORDER}")
     if host.accel == "tcg":
         parts += ["no_timer_check", f"tsc_early_khz={host.tsc_khz}", "tsc=reliable", "mitigations=off"]
