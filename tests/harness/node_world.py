@@ -273,9 +273,9 @@ class Host:
     async def _agent(self, path: Path) -> Callable[[], Awaitable[None]]:
         agent = FakeAgent(path, self.scripts)
         self.agents[path.stem] = agent
-        await agent.__aenter__()
-        off = asyncio.ensure_future(self._powers_off(agent, path.stem))
-        self.watchers.append(off)
+        # Before anything is awaited: a node agent that is killed here leaves a whole machine, as a real one would be.
+        self.watchers.append(asyncio.ensure_future(self._powers_off(agent, path.stem)))
+        await asyncio.shield(asyncio.ensure_future(agent.__aenter__()))
 
         async def stop() -> None:
             self.agents.pop(path.stem, None)
@@ -335,6 +335,9 @@ class Host:
             watcher.cancel()
         for vm in list(self.vms.machines):
             await self.driver.clean(vm)
+        for agent in list(self.agents.values()):  # of starts that were cut off before anybody could stop them
+            if agent._server is not None:
+                await agent.__aexit__()
 
     def pod(self, name: str = "demo", *, containers: list[Raw] | None = None, **spec: Any) -> Raw:
         annotations = spec.pop("annotations", {})
