@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cuboid.net.fake import FakeNetwork
 from cuboid.node.parts import raise_file_limit
 from tests.harness.node_world import Host
 
@@ -22,6 +23,7 @@ COUNTS = (1, 20, 200, 2000)
 STARTED_SECONDS = 600.0
 STILL_SECONDS = 10.0  # in which nothing happens, for the CPU time of a pod that only is there
 FILES = 16_384
+SUBNET = "10.64.0.0/16"
 
 
 def pod(number: int) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def phase(document: dict[str, Any]) -> str:
 
 
 async def crowd(folder: Path) -> dict[str, dict[str, float]]:
-    host, found = Host(folder), {}
+    host, found = Host(folder, network=FakeNetwork(SUBNET)), {}
     async with host.agent_running():
         there = 0
         for count in COUNTS:
@@ -65,7 +67,7 @@ async def crowd(folder: Path) -> dict[str, dict[str, float]]:
 
 def main() -> int:
     raise_file_limit(FILES)
-    with tempfile.TemporaryDirectory(prefix="cuboid-crowd-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cuboid-crowd-", dir="/dev/shm") as folder:
         print(json.dumps(asyncio.run(crowd(Path(folder)))))
     return 0
 
