@@ -203,12 +203,20 @@ def _result(samples: Samples, accel: str, assets: GuestAssets) -> Result:
 def _floor_figures(samples: Samples, checks: dict[str, bool]) -> Result:
     seconds = samples.seconds
     figures: Result = {name: summary(seconds[name]) for name in ("bare boot", "bare boot, unpacked")}
-    boots = _ratio(samples.outputs("cold"), seconds["bare boot"])
-    figures["cold start to a bare boot of its kernel"] = boots
-    checks["cold start <= 1.25 of a bare boot"] = boots <= 1.25
+    colds = _boots(samples.starts["cold"])
+    boots = _ratio(colds, seconds["bare boot"])
+    figures["cold boot, until the agent answers"] = summary(colds)
+    figures["cold boot to a bare boot of its kernel"] = boots
+    figures["whole cold start to a bare boot of its kernel"] = _ratio(samples.outputs("cold"), seconds["bare boot"])
+    checks["cold boot <= 1.25 of a bare boot"] = boots <= 1.25
     if "general" in samples.starts:
-        kernels = _ratio(samples.outputs("cold"), samples.outputs("general"))
-        figures["cold start, minimal to general-purpose kernel"] = kernels
+        generals = _boots(samples.starts["general"])
+        kernels = _ratio(colds, generals)
+        figures["general-purpose kernel, until the agent answers"] = summary(generals)
+        figures["cold boot, minimal to general-purpose kernel"] = kernels
+        figures["whole cold start, minimal to general-purpose kernel"] = _ratio(
+            samples.outputs("cold"), samples.outputs("general")
+        )
         checks["minimal kernel <= 0.5 of the general-purpose one"] = kernels <= 0.5
     if "clone" in seconds:
         measured = seconds.get("shared clone_answered_s") or seconds["clone"]
@@ -219,6 +227,11 @@ def _floor_figures(samples: Samples, checks: dict[str, bool]) -> Result:
             figures[f"create to {what}, of the floor"] = ratio
             checks[f"create to {what} <= {bar:g} of the floor"] = ratio <= bar
     return figures
+
+
+def _boots(starts: list[Start]) -> list[float]:
+    """Seconds from the wish for a machine until its agent answers."""
+    return [start.phase("vmm", "kernel") for start in starts]
 
 
 def _ratio(values: list[float], others: list[float]) -> float:
