@@ -196,7 +196,7 @@ def test_a_stop_and_a_removal_go_on_after_the_node_agent_is_killed(place: Platfo
 
 
 def record(place: Platform, of: str) -> str:
-    return json.dumps(place.record(of)) if place.record(of) else '"ending"'  # it has ended
+    return json.dumps(place.record(of), separators=(",", ":")) if place.record(of) else '"ending"'  # it has ended
 
 
 def test_a_pod_that_waits_for_input_and_ignores_sigterm_is_removed_after_its_grace(place: Platform) -> None:

@@ -223,7 +223,7 @@ def _follow(api: Api, following: Following, options: manifest.RunOptions, socket
             return 0 if code is None else _wait_ended(following)
         except CuboidError:  # its machine ended while we looked: the log has the rest
             pass
-        _wait_ended(following)
+        _until_ended(following)
     pod = following.pod
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     print_log(api, namespace, name, status.main_container(pod), options.tty, shown)
@@ -258,17 +258,25 @@ def _tell(pod: Object, failed: tuple[str, str]) -> int:
     return int(ended["exitCode"]) if ended.get("exitCode") in (126, 127) else PLATFORM_FAILED
 
 
+def _until_ended(following: Following) -> None:
+    """Until the pod has ended; not at all if it would be restarted."""
+    if following.pod["spec"].get("restartPolicy") != "Never":
+        return
+    for version in following.versions(END_SECONDS):
+        if status.exit_code(version) is not None or version.get("status", {}).get("phase") == "Failed":
+            return
+
+
 def _wait_ended(following: Following) -> int:
     """The first container's exit code once the pod has ended; with restarts, of the run that we saw."""
-    if following.pod["spec"].get("restartPolicy") != "Never":
+    _until_ended(following)
+    pod = following.pod
+    if pod["spec"].get("restartPolicy") != "Never":
         return 0
-    for version in following.versions(END_SECONDS):
-        if (code := status.exit_code(version)) is not None:
-            return code
-        if version.get("status", {}).get("phase") == "Failed":
-            problem = status.problem(version) or ("Failed", "the pod failed")
-            return _tell(version, problem)
-    raise AssertionError("unreachable")
+    if failed := failure(pod):  # attached to, and it never ran: its program cannot be executed
+        return _tell(pod, failed)
+    code = status.exit_code(pod)
+    return _tell(pod, status.problem(pod) or ("Failed", "the pod failed")) if code is None else code
 
 
 def _remove(api: Api, namespace: str, name: str) -> None:
