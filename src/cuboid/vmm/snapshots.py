@@ -254,3 +254,11 @@ def copy_sparse(source: int, target: Path, *, mode: int = 0o600) -> None:
         os.ftruncate(descriptor, os.fstat(source).st_size)
     finally:
         os.close(descriptor)
+
+
+def host_cpu() -> str:
+    """The host's CPU: guests see its model and features as they are."""
+    first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    rows = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    features = hashlib.sha256(rows.get("flags", "").encode()).hexdigest()[:16]
+    return f"{rows.get('model name', 'unknown')} (features {features}, microcode {rows.get('microcode', 'unknown')})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import platform
 import time
@@ -94,7 +93,7 @@ class FirecrackerDriver:
             return {"driver": self.name}
         return {
             "driver": self.name, "VMM": f"Firecracker {self._installed.version}", "machine": LAYOUT,
-            "accelerator": ACCEL, "host kernel": platform.release(), "CPU": _cpu(),
+            "accelerator": ACCEL, "host kernel": platform.release(), "CPU": snapshots.host_cpu(),
         }  # fmt: skip
 
     async def _boot_once(self, _: str) -> float:
@@ -317,11 +316,3 @@ def _explained(error: CuboidError) -> CuboidError:
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
         return error
     return UnsupportedError("there is no /dev/kvm that can be opened")
-
-
-def _cpu() -> str:
-    """The host's CPU: guests see its model and features as they are."""
-    first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
-    rows = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
-    features = hashlib.sha256(rows.get("flags", "").encode()).hexdigest()[:16]
-    return f"{rows.get('model name', 'unknown')} (features {features}, microcode {rows.get('microcode', 'unknown')})"

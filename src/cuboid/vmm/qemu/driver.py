@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 import os
 import time
 from pathlib import Path
@@ -285,11 +284,7 @@ def _cpu(accel: str) -> str:
     """What the guest's code may rely on: the emulated model, or the host's own with its features."""
     if accel == "tcg":
         return command.TCG_CPU
-    text = Path("/proc/cpuinfo").read_text()
-    rows = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
-    named = {key.strip(): value.strip() for key, value in rows.items()}
-    features = hashlib.sha256(named.get("flags", "").encode()).hexdigest()[:16]
-    return f"{named.get('model name', 'unknown')} (features {features}, microcode {named.get('microcode', 'unknown')})"
+    return snapshots.host_cpu()
 
 
 def _on_record(jail: Jail) -> Made:
