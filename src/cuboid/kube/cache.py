@@ -32,7 +32,7 @@ FieldsOf = Callable[[Mapping[str, Any]], dict[str, str]]
 class Entry:
     """One object: its bytes, and what selectors ask for."""
 
-    __slots__ = ("fields", "key", "labels", "raw", "rv")
+    __slots__ = ("fields", "key", "labels", "owners", "raw", "rv")
 
     def __init__(self, key: Key, rv: int, value: bytes, fields_of: FieldsOf) -> None:
         document = decode(value)
@@ -42,6 +42,7 @@ class Entry:
         self.rv = rv
         self.raw = encode(document)
         self.labels: dict[str, str] = metadata.get("labels") or {}
+        self.owners: tuple[str, ...] = tuple(ref.get("uid", "") for ref in metadata.get("ownerReferences") or ())
         self.fields = fields_of(document)
 
     def object(self) -> dict[str, Any]:
@@ -143,12 +144,17 @@ class ResourceCache:
         self.resource = resource
         self._fields_of = fields_of
         self.objects: dict[tuple[str, str], Entry] = {}
+        self._owned: dict[str, set[tuple[str, str]]] = {}  # by uid of an owner
         self._changes: deque[Change] = deque(maxlen=WINDOW)
         self._watchers: set[Watcher] = set()
         self._oldest = 0  # changes up to this version are not in the window
 
     def get(self, namespace: str, name: str) -> Entry | None:
         return self.objects.get((namespace, name))
+
+    def owned(self, uid: str) -> list[Entry]:
+        """Those with an owner reference to this uid, in the order of namespace and name."""
+        return [self.objects[place] for place in sorted(self._owned.get(uid, ()))]
 
     def select(self, wanted: Filter) -> list[Entry]:
         """In the order of namespace and name."""
@@ -176,7 +182,22 @@ class ResourceCache:
         return len(self._watchers)
 
     def preload(self, key: Key, rv: int, value: bytes) -> None:
-        self.objects[key.namespace, key.name] = Entry(key, rv, value, self._fields_of)
+        self._put(Entry(key, rv, value, self._fields_of), None)
+
+    def _put(self, entry: Entry, previous: Entry | None) -> None:
+        place = (entry.key.namespace, entry.key.name)
+        if previous is not None and previous.owners != entry.owners:
+            self._disown(place, previous)
+        for uid in entry.owners:
+            self._owned.setdefault(uid, set()).add(place)
+        self.objects[place] = entry
+
+    def _disown(self, place: tuple[str, str], entry: Entry) -> None:
+        for uid in entry.owners:
+            places = self._owned.get(uid, set())
+            places.discard(place)
+            if not places:
+                self._owned.pop(uid, None)
 
     def remember(self, event: Event, before: dict[tuple[str, str], Entry]) -> None:
         """At start: put a past event in the window without changing objects."""
@@ -196,9 +217,10 @@ class ResourceCache:
         entry = Entry(event.key, event.rv, event.value, self._fields_of)
         previous = self.objects.get(place)
         if event.type == "DELETED":
-            self.objects.pop(place, None)
+            if self.objects.pop(place, None) is not None and previous is not None:
+                self._disown(place, previous)
         else:
-            self.objects[place] = entry
+            self._put(entry, previous)
         change = Change(event.type, entry, previous)
         self._record(change)
         for watcher in tuple(self._watchers):

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -57,6 +57,29 @@ CONFIG_MAPS = Resource("", "v1", "configmaps")
 EVENTS = Resource("", "v1", "events")
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
+SERVICES = Resource("", "v1", "services")
+ENDPOINTS = Resource("", "v1", "endpoints")
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
+VOLUMES = Resource("", "v1", "persistentvolumes", cluster=True)
+VOLUME_CLAIMS = Resource("", "v1", "persistentvolumeclaims")
+QUOTAS = Resource("", "v1", "resourcequotas")
+LIMIT_RANGES = Resource("", "v1", "limitranges")
+DEPLOYMENTS = Resource("apps", "v1", "deployments")
+REPLICA_SETS = Resource("apps", "v1", "replicasets")
+STATEFUL_SETS = Resource("apps", "v1", "statefulsets")
+DAEMON_SETS = Resource("apps", "v1", "daemonsets")
+REVISIONS = Resource("apps", "v1", "controllerrevisions")
+JOBS = Resource("batch", "v1", "jobs")
+CRON_JOBS = Resource("batch", "v1", "cronjobs")
+BUDGETS = Resource("policy", "v1", "poddisruptionbudgets")
+PRIORITY_CLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", cluster=True)
+STORAGE_CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", cluster=True)
+RUNTIME_CLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", cluster=True)
+DEFINITIONS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", cluster=True)
+ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles")
+ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings")
+CLUSTER_ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", cluster=True)
+CLUSTER_ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "clusterrolebindings", cluster=True)
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,40 @@ class Listed:
     items: list[Object]
     resource_version: str
     token: str = ""
+
+
+class Client(Protocol):
+    """What `KubeClient` and `cuboid.kube.local.LocalClient` have in common; see there."""
+
+    async def get(
+        self, resource: Resource, name: str, namespace: str = "", *, sub: str = "", seconds: float = SECONDS
+    ) -> Object: ...
+
+    async def list(
+        self, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = "", limit: int = 0,
+        token: str = "", seconds: float = SECONDS,
+    ) -> Listed: ...  # fmt: skip
+
+    async def create(
+        self, resource: Resource, body: Object, namespace: str = "", *, name: str = "", sub: str = "",
+        seconds: float = SECONDS,
+    ) -> Object: ...  # fmt: skip
+
+    async def update(self, resource: Resource, body: Object, *, sub: str = "", seconds: float = SECONDS) -> Object: ...
+
+    async def patch(
+        self, resource: Resource, name: str, body: Any, namespace: str = "", *, form: str = STRATEGIC, sub: str = "",
+        seconds: float = SECONDS,
+    ) -> Object: ...  # fmt: skip
+
+    async def delete(
+        self, resource: Resource, name: str, namespace: str = "", *, grace: int | None = None, uid: str = "",
+        propagation: str = "", seconds: float = SECONDS,
+    ) -> Object: ...  # fmt: skip
+
+    def watch(
+        self, resource: Resource, namespace: str = "", *, since: str, labels: str = "", fields: str = ""
+    ) -> AsyncGenerator[tuple[str, Object], None]: ...
 
 
 class KubeClient:
@@ -158,10 +215,16 @@ class KubeClient:
         *,
         grace: int | None = None,
         uid: str = "",
+        propagation: str = "",
         seconds: float = SECONDS,
     ) -> Object:
-        """`grace` in seconds, 0 at once. With `uid`, ConflictError when the name belongs to another object by now."""
+        """`grace` in seconds, 0 at once. With `uid`, ConflictError when the name belongs to another object by now.
+
+        `propagation` is Background, Foreground or Orphan: what becomes of the objects that it owns.
+        """
         options: Object = {"kind": "DeleteOptions", "apiVersion": "v1"}
+        if propagation:
+            options["propagationPolicy"] = propagation
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         if uid:

@@ -78,6 +78,14 @@ def _meta(document: Raw) -> tuple[str, str | None]:
     return metadata["name"], metadata.get("creationTimestamp")
 
 
+PLAIN = (_NAME, _AGE)
+
+
+def plain(document: Raw, now: float) -> list[Any]:
+    name, created = _meta(document)
+    return [name, age(created, now)]
+
+
 CONFIG_MAP = (_NAME, Column("Data", "integer"), _AGE)
 
 

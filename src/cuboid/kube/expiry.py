@@ -19,7 +19,7 @@ LIFE = 3600.0
 INTERVAL = 60.0
 MAX_EVENTS = 20_000
 """Events kept at most; the oldest go first."""
-_EVENT = next(kind for kind in kinds.KINDS if kind.kind == "Event" and not kind.group)
+_EVENT = kinds.builtin("Event")
 
 
 def expired(entries: list[Entry], now: float) -> list[Entry]:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from cuboid.kube.client import KubeClient, Listed, Resource
+from cuboid.kube.client import Client, Listed, Resource
 from cuboid.lib.errors import DeadlineError, ExhaustedError, GoneError, UnavailableError
 from cuboid.lib.log import get_log
 
@@ -30,7 +30,7 @@ class Informer:
     """`objects` is what is known now, by (namespace, name). One consumer of `events`."""
 
     def __init__(
-        self, client: KubeClient, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
+        self, client: Client, resource: Resource, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> None:
         self._client = client
         self._resource = resource

@@ -19,8 +19,8 @@ log = get_log(__name__)
 PERMANENT = ("default", "kube-system", "kube-node-lease", "kube-public")
 RECHECK = 2.0
 """Seconds after which a namespace that is being emptied is looked at again."""
-_NAMESPACE = next(kind for kind in kinds.KINDS if kind.kind == "Namespace")
-_ACCOUNT = next(kind for kind in kinds.KINDS if kind.kind == "ServiceAccount")
+_NAMESPACE = kinds.builtin("Namespace")
+_ACCOUNT = kinds.builtin("ServiceAccount")
 
 
 async def ensure_permanent(registry: Registry) -> None:
@@ -97,7 +97,7 @@ async def _end(registry: Registry, name: str, ending: set[str]) -> None:
 
 
 async def _emptied(registry: Registry, name: str) -> bool:
-    for kind in kinds.stored():
+    for kind in registry.kinds.stored():
         if kind.namespaced:
             await registry.delete_collection(kind, Filter(name), DeleteOptions())
-    return not any(registry.of(kind).select(Filter(name)) for kind in kinds.stored() if kind.namespaced)
+    return not any(registry.of(kind).select(Filter(name)) for kind in registry.kinds.stored() if kind.namespaced)

@@ -15,9 +15,11 @@ from typing import Any
 
 from cuboid.kube import patch as patches
 from cuboid.kube import schema, status
+from cuboid.kube.admission import Chain, Plugin, Request
 from cuboid.kube.cache import Cache, Entry, Filter, ResourceCache, encode
 from cuboid.kube.fields import Fields
-from cuboid.kube.kinds import Kind
+from cuboid.kube.identity import SERVER, User
+from cuboid.kube.kinds import Kind, Kinds
 from cuboid.kube.pages import Page, Pages
 from cuboid.kube.store import Key, MismatchError, Store, Write
 from cuboid.lib.clock import rfc3339
@@ -39,16 +41,24 @@ class WriteOptions:
 
     dry_run: bool = False
     validation: str = "Warn"
+    user: User = SERVER
+    manager: str = ""  # of the fields that are written, as clients name themselves
+    force: bool = False  # an apply takes fields from other managers
 
 
 @dataclass(frozen=True)
 class DeleteOptions:
-    """`grace` in seconds, None for the object's own. Preconditions are empty where there is none."""
+    """`grace` in seconds, None for the object's own. Preconditions are empty where there is none.
+
+    `propagation` is Background, Foreground, Orphan or "" for the kind's own: what becomes of what the object owns.
+    """
 
     grace: int | None = None
     uid: str = ""
     resource_version: str = ""
     dry_run: bool = False
+    propagation: str = ""
+    user: User = SERVER
 
 
 @dataclass(frozen=True)
@@ -62,9 +72,11 @@ class Result:
 
 
 class Registry:
-    def __init__(self, store: Store, cache: Cache) -> None:
+    def __init__(self, store: Store, cache: Cache, kinds: Kinds | None = None, admission: Chain | None = None) -> None:
         self.store = store
         self.cache = cache
+        self.kinds = kinds or Kinds()
+        self.admission = admission or Chain()
         self._pages = Pages()
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -137,6 +149,9 @@ class Registry:
         new = kind.to_storage(new)
         _place(new, namespace)
         self._check_namespace(kind, namespace, new)
+        request = Request("CREATE", kind, namespace, new["metadata"].get("name", ""), new, None, options.user)
+        request.dry_run = options.dry_run
+        plugins = self._admit(request)
         now = rfc3339(time.time())
         kind.strategy.prepare_create(new, now)
         _born(new, now, kind)
@@ -145,8 +160,21 @@ class Registry:
         fields = Fields()
         kind.strategy.validate(new, fields)
         self._raise_invalid(kind, new, fields)
-        stored = await self._create(kind, new, options, generated)
+        release = self.admission.reserve(plugins, request)
+        try:
+            stored = await self._create(kind, new, options, generated)
+        finally:
+            release()
         return Result(kind.from_storage(stored), created=True, warnings=warnings)
+
+    def _admit(self, request: Request) -> tuple[Plugin, ...]:
+        """Those that have a say in a write, after they said it."""
+        plugins = self.admission.of(request.kind, request.operation, request.sub)
+        if plugins and request.new is not None:
+            request.kind.strategy.default(request.new)
+        for plugin in plugins:
+            plugin.admit(request)
+        return plugins
 
     async def _create(self, kind: Kind, new: Object, options: WriteOptions, generated: bool) -> Object:
         for _ in range(_RETRIES):
@@ -216,11 +244,17 @@ class Registry:
             entry = self.entry(kind, namespace, name)
             if asked and asked != str(entry.rv):
                 raise status.conflict(kind.plural, kind.group, name, MODIFIED)
-            new = self._prepared(kind, entry, change(entry.object()), sub)
+            new = change(entry.object())
+            request = Request("UPDATE", kind, namespace, name, new, entry.object(), options.user, sub, options.dry_run)
+            plugins = self._admit(request)
+            new = self._prepared(kind, entry, new, sub)
+            release = self.admission.reserve(plugins, request)
             try:
                 return await self._replace(kind, entry, new, options, warnings)
             except MismatchError:
                 continue
+            finally:
+                release()
         raise status.conflict(kind.plural, kind.group, name, MODIFIED)
 
     def _prepared(self, kind: Kind, entry: Entry, new: Object, sub: str) -> Object:
@@ -287,6 +321,7 @@ class Registry:
         for _ in range(_RETRIES):
             entry = self.entry(kind, namespace, name)
             self._check_preconditions(kind, entry, options)
+            self._admit(Request("DELETE", kind, namespace, name, None, entry.object(), options.user))
             try:
                 return await self._delete(kind, entry, options)
             except MismatchError:

@@ -83,6 +83,21 @@ class Strategy:
         return {"metadata.name": metadata.get("name", ""), "metadata.namespace": metadata.get("namespace", "")}
 
 
+class StatusStrategy(Strategy):
+    """A kind with a status that clients of the object do not write, born empty."""
+
+    has_status = True
+
+    def prepare_create(self, new: Object, now: str) -> None:
+        new["status"] = {}
+
+
+class SpecStrategy(StatusStrategy):
+    """As well, a kind whose changes of `spec` are counted."""
+
+    has_generation = True
+
+
 def _keep(new: Object, old: Object, key: str) -> None:
     if key in old:
         new[key] = old[key]

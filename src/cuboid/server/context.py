@@ -67,11 +67,23 @@ async def read_object(request: Request, settings: ServerSettings) -> Any:
     return protobuf.decode(data) if media == protobuf.MEDIA else parse_json(data)
 
 
-def write_options(query: Mapping[str, str]) -> WriteOptions:
+def write_options(request: Request) -> WriteOptions:
+    query = request.query_params
     validation = query.get("fieldValidation") or "Warn"
     if validation not in _VALIDATION:
         raise status.bad_request(f'fieldValidation: Unsupported value: "{validation[:50]}"')
-    return WriteOptions(dry_run=dry_run(query.get("dryRun", "")), validation=validation)
+    return WriteOptions(
+        dry_run=dry_run(query.get("dryRun", "")),
+        validation=validation,
+        user=request.scope["user"],
+        manager=query.get("fieldManager", "") or _manager(request),
+        force=flag(query, "force"),
+    )
+
+
+def _manager(request: Request) -> str:
+    """Who names no field manager is known by the beginning of its User-Agent, as in Kubernetes."""
+    return request.headers.get("user-agent", "").partition("/")[0][:128]
 
 
 def dry_run(value: str) -> bool:
@@ -92,11 +104,16 @@ async def delete_options(request: Request, settings: ServerSettings) -> DeleteOp
     dry = body.get("dryRun") or ([query["dryRun"]] if "dryRun" in query else [])
     if not isinstance(preconditions, dict) or not isinstance(dry, list):
         raise status.bad_request("DeleteOptions are malformed")
+    propagation = body.get("propagationPolicy", query.get("propagationPolicy")) or ""
+    if propagation not in ("", "Background", "Foreground", "Orphan"):
+        raise status.bad_request(f'propagationPolicy: Unsupported value: "{str(propagation)[:50]}"')
     return DeleteOptions(
         grace=None if grace is None else number(grace, "gracePeriodSeconds"),
         uid=str(preconditions.get("uid") or ""),
         resource_version=str(preconditions.get("resourceVersion") or ""),
         dry_run=dry_run(str(dry[0]) if dry else ""),
+        propagation=propagation,
+        user=request.scope["user"],
     )
 
 

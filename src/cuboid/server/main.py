@@ -103,8 +103,9 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     _hand_over(folder, settings.uid)
     store = Store(folder / STORE_FILE, history=settings.history)
     try:
-        cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in kinds.stored()})
-        registry = Registry(store, cache)
+        served_kinds = kinds.Kinds()
+        cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in served_kinds.stored()})
+        registry = Registry(store, cache, served_kinds)
         await namespaces.ensure_permanent(registry)
         served = Context(
             registry, settings, context, node_socket=paths.node_socket, boot_id=BOOT_ID.read_text().strip()

@@ -10,8 +10,8 @@ from cuboid.kube import kinds, status
 from cuboid.kube.registry import Registry
 from cuboid.lib.errors import NotFoundError, UnavailableError
 
-POD = next(kind for kind in kinds.KINDS if kind.kind == "Pod")
-NODE = next(kind for kind in kinds.KINDS if kind.kind == "Node")
+POD = kinds.builtin("Pod")
+NODE = kinds.builtin("Node")
 _PREFERRED = ("InternalIP", "Hostname", "ExternalIP")
 
 

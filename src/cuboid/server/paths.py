@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cuboid.kube import kinds
-from cuboid.kube.kinds import Kind
+from cuboid.kube.kinds import Kind, Kinds
 from cuboid.lib.errors import NotFoundError
 
 _NAMESPACE_SUBRESOURCES = ("finalize", "status")
@@ -26,17 +25,17 @@ def unknown_path() -> NotFoundError:
     return NotFoundError("the server could not find the requested resource")
 
 
-def parse(path: str) -> Target:
+def parse(path: str, kinds: Kinds) -> Target:
     """NotFoundError for what is not served here."""
     parts = path.strip("/").split("/")
     if parts[0] == "api" and len(parts) > 2:
-        return _below("", parts[1], parts[2:])
+        return _below(kinds, "", parts[1], parts[2:])
     if parts[0] == "apis" and len(parts) > 3:
-        return _below(parts[1], parts[2], parts[3:])
+        return _below(kinds, parts[1], parts[2], parts[3:])
     raise unknown_path()
 
 
-def _below(group: str, version: str, parts: list[str]) -> Target:
+def _below(kinds: Kinds, group: str, version: str, parts: list[str]) -> Target:
     namespace = ""
     if parts[0] == "namespaces" and len(parts) > 2 and not (len(parts) == 3 and parts[2] in _NAMESPACE_SUBRESOURCES):
         namespace, parts = parts[1], parts[2:]

@@ -31,7 +31,7 @@ Handler = Callable[[Request, Context, Target], Awaitable[Response]]
 
 
 async def handle(request: Request, context: Context) -> Response:
-    target = parse(request.url.path)
+    target = parse(request.url.path, context.registry.kinds)
     if target.sub and target.sub != "status":
         return await subresources.handle(request, context, target)
     table = _OBJECT if target.name else _COLLECTION
@@ -80,7 +80,7 @@ async def _list(request: Request, context: Context, target: Target) -> Response:
 async def _create(request: Request, context: Context, target: Target) -> Response:
     if target.kind.namespaced and not target.namespace:
         raise status.bad_request("an object of this kind is created in a namespace")
-    options = write_options(request.query_params)
+    options = write_options(request)
     body = await read_object(request, context.settings)
     if target.kind is POD:
         admit_pod(body, context.settings)
@@ -89,7 +89,7 @@ async def _create(request: Request, context: Context, target: Target) -> Respons
 
 
 async def _update(request: Request, context: Context, target: Target) -> Response:
-    options = write_options(request.query_params)
+    options = write_options(request)
     body = await read_object(request, context.settings)
     result = await context.registry.update(target.kind, target.namespace, target.name, body, options, target.sub)
     return _written(request, target, result)
@@ -97,7 +97,7 @@ async def _update(request: Request, context: Context, target: Target) -> Respons
 
 async def _patch(request: Request, context: Context, target: Target) -> Response:
     form = request.headers.get("content-type", "").partition(";")[0].strip()
-    options = write_options(request.query_params)
+    options = write_options(request)
     if form not in (JSON, MERGE, STRATEGIC):
         raise status.unsupported_media(
             f"the patch format {form[:80]!r} is not supported: server-side apply is not available yet, "

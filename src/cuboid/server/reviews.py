@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cuboid.kube import status
+from cuboid.kube.identity import User
 from cuboid.server.context import Context, read_object
 from cuboid.server.render import document_answer
-from cuboid.server.tokens import User
 
 _AUTHENTICATION = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _AUTHORIZATION = "/apis/authorization.k8s.io/v1/"

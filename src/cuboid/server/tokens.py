@@ -6,20 +6,14 @@ import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
+from cuboid.kube.identity import User
 from cuboid.lib.errors import InvalidError, UnauthorizedError
 from cuboid.lib.paths import write_atomic
 
 ADMIN_FILE = "admin.token"
 _TABLE = "tokens.json"
-
-
-@dataclass(frozen=True)
-class User:
-    name: str
-    groups: tuple[str, ...]
 
 
 ADMIN = User("cuboid-admin", ("system:masters", "system:authenticated"))

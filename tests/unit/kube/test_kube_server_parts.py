@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cuboid.kube.cache import Entry, encode
 from cuboid.kube.columns import duration
 from cuboid.kube.expiry import LIFE, expired
+from cuboid.kube.kinds import Kinds
 from cuboid.kube.pod_phase import pod_summary
 from cuboid.kube.store import Key
 from cuboid.lib.clock import parse_rfc3339
@@ -115,14 +116,14 @@ def test_the_administrators_token_is_made_once_and_kept_as_a_hash(tmp_path: Path
     ],
 )
 def test_urls_name_their_target(path: str, expected: tuple[str, str, str, str]) -> None:
-    target = parse(path)
+    target = parse(path, Kinds())
     assert (target.kind.kind, target.namespace, target.name, target.sub) == expected
 
 
 @given(st.text("/apivns1podsx", max_size=40) | st.text(max_size=20))
 def test_no_path_breaks_the_router(path: str) -> None:
     try:
-        parse(path)
+        parse(path, Kinds())
     except NotFoundError:
         return
 

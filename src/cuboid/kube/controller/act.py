@@ -1,0 +1,116 @@
+"""Carrying out a plan: instructions in their order, groups of creations in a slow start."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from cuboid.kube import objects
+from cuboid.kube.client import Client, Resource
+from cuboid.kube.controller.instructions import Create, Delete, Instruction, Patch, Plan, Tell, Together, Update
+from cuboid.lib.errors import AlreadyExistsError, CuboidError, NotFoundError
+
+Object = dict[str, Any]
+
+
+Written = list[tuple[Resource, Object]]
+"""Objects as the server answered them, for who waits to see them."""
+
+
+class Teller(Protocol):
+    """Where events go."""
+
+    def tell(self, about: Object, type_: str, reason: str, message: str) -> None: ...
+
+
+class Actor:
+    def __init__(self, client: Client, teller: Teller) -> None:
+        self._client = client
+        self._teller = teller
+
+    async def carry_out(self, plan: Plan) -> Written:
+        """The objects as they were written. Raises the first failure; what comes behind it is left undone."""
+        written: Written = []
+        for instruction in plan.instructions:
+            await self._do(instruction, written)
+        return written
+
+    async def _do(self, instruction: Instruction, written: Written) -> None:
+        if isinstance(instruction, Together):
+            await self._together(instruction, written)
+        elif isinstance(instruction, Tell):
+            self._teller.tell(instruction.about, instruction.type, instruction.reason, instruction.message)
+        elif isinstance(instruction, Delete):
+            await self._delete(instruction, written)
+        else:
+            await self._write(instruction, written)
+
+    async def _together(self, group: Together, written: Written) -> None:
+        rest, size = list(group.instructions), 1
+        while rest:
+            now, rest = rest[:size], rest[size:]
+            results = await asyncio.gather(*(self._do(item, written) for item in now), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            size *= 2
+
+    async def _write(self, instruction: Create | Update | Patch, written: Written) -> None:
+        client = self._client
+        if isinstance(instruction, Update):
+            made = await client.update(instruction.resource, instruction.body, sub=instruction.sub)
+        elif isinstance(instruction, Patch):
+            made = await client.patch(
+                instruction.resource,
+                instruction.name,
+                instruction.body,
+                instruction.namespace,
+                form=instruction.form,
+                sub=instruction.sub,
+            )
+        else:
+            try:
+                made = await client.create(instruction.resource, instruction.body, instruction.namespace)
+            except AlreadyExistsError:
+                if not instruction.exists_is_fine:
+                    raise
+                return
+        written.append((instruction.resource, made))
+
+    async def _delete(self, gone: Delete, written: Written) -> None:
+        try:
+            if gone.sub == "eviction":
+                body: Object = {
+                    "apiVersion": "policy/v1",
+                    "kind": "Eviction",
+                    "metadata": {"name": gone.name, "namespace": gone.namespace},
+                    "deleteOptions": {"preconditions": {"uid": gone.uid}} if gone.uid else {},
+                }
+                await self._client.create(gone.resource, body, gone.namespace, name=gone.name, sub="eviction")
+            else:
+                await self._client.delete(
+                    gone.resource,
+                    gone.name,
+                    gone.namespace,
+                    grace=gone.grace,
+                    uid=gone.uid,
+                    propagation=gone.propagation,
+                )
+        except NotFoundError:
+            return
+        except CuboidError as error:
+            if gone.uid and error.reason == "Conflict" and "UID" in error.message:
+                return  # another object has the name by now
+            raise
+
+
+def told(plan: Plan) -> list[str]:
+    """Names of what a plan asks for, for logs: `create pods`, `patch deployments/status web`."""
+    lines: list[str] = []
+    for item in plan.instructions:
+        if isinstance(item, Together):
+            lines += told(Plan(item.instructions))
+        elif not isinstance(item, Tell):
+            name = getattr(item, "name", "") or objects.name(getattr(item, "body", {"metadata": {"name": ""}}))
+            lines.append(f"{type(item).__name__.lower()} {item.resource.plural} {name}".strip())
+    return lines

@@ -1,0 +1,24 @@
+"""Rows of `autoscaling`."""
+
+from __future__ import annotations
+
+from cuboid.kube import columns as c
+from cuboid.kube.kind import Kind, status_of
+from cuboid.kube.strategy import SpecStrategy
+
+ROWS: tuple[Kind, ...] = (
+    Kind(
+        "autoscaling",
+        "v2",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+        True,
+        "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+        SpecStrategy(),
+        c.PLAIN,
+        c.plain,
+        ("hpa",),
+        categories=("all",),
+        subresources=(status_of("HorizontalPodAutoscaler"),),
+    ),
+)

@@ -1,0 +1,23 @@
+"""Rows of `policy`."""
+
+from __future__ import annotations
+
+from cuboid.kube import columns as c
+from cuboid.kube.kind import Kind, status_of
+from cuboid.kube.strategy import SpecStrategy
+
+ROWS: tuple[Kind, ...] = (
+    Kind(
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        True,
+        "io.k8s.api.policy.v1.PodDisruptionBudget",
+        SpecStrategy(),
+        c.PLAIN,
+        c.plain,
+        ("pdb",),
+        subresources=(status_of("PodDisruptionBudget"),),
+    ),
+)

@@ -1,0 +1,72 @@
+"""A kind of object as the server sees it: where it is served, how it is structured, printed and treated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cuboid.kube import schema
+from cuboid.kube.columns import Column
+from cuboid.kube.strategy import Strategy
+
+VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True)
+class Subresource:
+    name: str
+    kind: str
+    verbs: tuple[str, ...]
+    group: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One row. `storage` is the (group, plural) under which objects are kept: two versions may share it."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool
+    definition: str
+    strategy: Strategy
+    columns: tuple[Column, ...]
+    cells: Callable[[Mapping[str, Any], float], list[Any]]
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: tuple[Subresource, ...] = ()
+    storage: tuple[str, str] = ("", "")
+    to_storage: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
+    from_storage: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
+    verbs: tuple[str, ...] = field(default=VERBS)
+    structure: schema.Node | None = None  # of a kind whose schema is not built in
+
+    @property
+    def singular(self) -> str:
+        return self.kind.lower()
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def stored_as(self) -> tuple[str, str]:
+        return self.storage if self.storage[1] else (self.group, self.plural)
+
+    @property
+    def schema(self) -> schema.Node:
+        return self.structure or schema.node(self.definition)
+
+    @property
+    def has_status(self) -> bool:
+        return any(sub.name == "status" for sub in self.subresources)
+
+
+def status_of(kind: str) -> Subresource:
+    return Subresource("status", kind, ("get", "patch", "update"))
+
+
+SCALE = Subresource("scale", "Scale", ("get", "patch", "update"), "autoscaling", "v1")
