@@ -157,6 +157,7 @@ class Registry:
         _born(new, now, kind)
         generated = not body.get("metadata", {}).get("name")
         kind.strategy.default(new)
+        kind.strategy.named(new)
         fields = Fields()
         kind.strategy.validate(new, fields)
         self._raise_invalid(kind, new, fields)

@@ -26,6 +26,9 @@ class Strategy:
     def prepare_create(self, new: Object, now: str) -> None:
         """Set defaults, drop what only the server sets. Also given objects that are updated, before validation."""
 
+    def named(self, new: Object) -> None:
+        """A new object has got its name and uid: set what is derived from them."""
+
     def prepare_update(self, new: Object, old: Object) -> None:
         """A client that writes the object does not write its status."""
         if self.has_status:
