@@ -12,18 +12,31 @@ _PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold":
 def default_pod(pod: Raw) -> None:
     """Set what is not set. Idempotent."""
     spec: Raw = pod.setdefault("spec", {})
+    default_pod_spec(spec)
+    _fill(spec, enableServiceLinks=True, preemptionPolicy="PreemptLowerPriority", priority=0)
+    spec["serviceAccountName"] = spec["serviceAccount"] = spec.get("serviceAccountName") or "default"
+    for kind in ("initContainers", "containers"):
+        for container in spec.get(kind, []):
+            _default_requests(container["resources"])
+
+
+def default_template(template: Raw) -> None:
+    """A template of pods gets less than a pod: what depends on where and for whom it runs is decided then."""
+    template.setdefault("metadata", {})
+    default_pod_spec(template.setdefault("spec", {}))
+
+
+def default_pod_spec(spec: Raw) -> None:
     _fill(
         spec,
         restartPolicy="Always",
         terminationGracePeriodSeconds=30,
         dnsPolicy="ClusterFirst",
         schedulerName="default-scheduler",
-        enableServiceLinks=True,
-        preemptionPolicy="PreemptLowerPriority",
-        priority=0,
     )
     spec.setdefault("securityContext", {})
-    _default_account(spec)
+    if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
+        spec["serviceAccountName"] = spec["serviceAccount"] = account
     for kind in ("initContainers", "containers", "ephemeralContainers"):
         for container in spec.get(kind, []):
             default_container(container)
@@ -36,11 +49,6 @@ def _fill(target: Raw, **values: Any) -> None:
         target.setdefault(key, value)
 
 
-def _default_account(spec: Raw) -> None:
-    name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
-    spec["serviceAccountName"] = spec["serviceAccount"] = name
-
-
 def default_container(container: Raw) -> None:
     _fill(container, terminationMessagePath="/dev/termination-log", terminationMessagePolicy="File")
     container.setdefault("resources", {})
@@ -51,7 +59,6 @@ def default_container(container: Raw) -> None:
     for variable in container.get("env", []):
         if field := variable.get("valueFrom", {}).get("fieldRef"):
             field.setdefault("apiVersion", "v1")
-    _default_requests(container["resources"])
     for key in _PROBES:
         if key in container:
             _default_probe(container[key])

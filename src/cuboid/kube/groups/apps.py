@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from cuboid.kube import columns as c
+from cuboid.kube.groups.apps_strategy import (
+    DaemonSetStrategy,
+    DeploymentStrategy,
+    ReplicaSetStrategy,
+    StatefulSetStrategy,
+)
 from cuboid.kube.kind import SCALE, Kind, status_of
-from cuboid.kube.strategy import SpecStrategy, Strategy
+from cuboid.kube.strategy import Strategy
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,7 +20,7 @@ ROWS: tuple[Kind, ...] = (
         "deployments",
         True,
         "io.k8s.api.apps.v1.Deployment",
-        SpecStrategy(),
+        DeploymentStrategy(),
         c.PLAIN,
         c.plain,
         ("deploy",),
@@ -31,7 +37,7 @@ ROWS: tuple[Kind, ...] = (
         "replicasets",
         True,
         "io.k8s.api.apps.v1.ReplicaSet",
-        SpecStrategy(),
+        ReplicaSetStrategy(),
         c.PLAIN,
         c.plain,
         ("rs",),
@@ -48,7 +54,7 @@ ROWS: tuple[Kind, ...] = (
         "statefulsets",
         True,
         "io.k8s.api.apps.v1.StatefulSet",
-        SpecStrategy(),
+        StatefulSetStrategy(),
         c.PLAIN,
         c.plain,
         ("sts",),
@@ -65,7 +71,7 @@ ROWS: tuple[Kind, ...] = (
         "daemonsets",
         True,
         "io.k8s.api.apps.v1.DaemonSet",
-        SpecStrategy(),
+        DaemonSetStrategy(),
         c.PLAIN,
         c.plain,
         ("ds",),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cuboid.kube import columns as c
+from cuboid.kube.groups.autoscaling_strategy import AutoscalerStrategy
 from cuboid.kube.kind import Kind, status_of
-from cuboid.kube.strategy import SpecStrategy
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,7 +14,7 @@ ROWS: tuple[Kind, ...] = (
         "horizontalpodautoscalers",
         True,
         "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
-        SpecStrategy(),
+        AutoscalerStrategy(),
         c.PLAIN,
         c.plain,
         ("hpa",),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cuboid.kube import columns as c
+from cuboid.kube.groups.batch_strategy import CronJobStrategy, JobStrategy
 from cuboid.kube.kind import Kind, status_of
-from cuboid.kube.strategy import SpecStrategy
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,7 +14,7 @@ ROWS: tuple[Kind, ...] = (
         "jobs",
         True,
         "io.k8s.api.batch.v1.Job",
-        SpecStrategy(),
+        JobStrategy(),
         c.PLAIN,
         c.plain,
         categories=("all",),
@@ -27,7 +27,7 @@ ROWS: tuple[Kind, ...] = (
         "cronjobs",
         True,
         "io.k8s.api.batch.v1.CronJob",
-        SpecStrategy(),
+        CronJobStrategy(),
         c.PLAIN,
         c.plain,
         ("cj",),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cuboid.kube import columns as c
+from cuboid.kube.groups.policy_strategy import BudgetStrategy
 from cuboid.kube.kind import Kind, status_of
-from cuboid.kube.strategy import SpecStrategy
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,7 +14,7 @@ ROWS: tuple[Kind, ...] = (
         "poddisruptionbudgets",
         True,
         "io.k8s.api.policy.v1.PodDisruptionBudget",
-        SpecStrategy(),
+        BudgetStrategy(),
         c.PLAIN,
         c.plain,
         ("pdb",),
