@@ -17,7 +17,7 @@ from cuboid.kube import selectors
 from cuboid.kube.selectors import Selector
 from cuboid.kube.status import expired
 from cuboid.kube.store import Event, Key, Store
-from cuboid.lib.errors import DeadlineError
+from cuboid.lib.errors import DeadlineError, GoneError
 
 WINDOW = 1_000
 """Events per resource that a watch can resume from."""
@@ -103,6 +103,7 @@ class Watcher:
         self._pending: deque[tuple[str, Change]] = deque()
         self._wake = asyncio.Event()
         self.lost = False
+        self.ended = False
         for change in backlog:
             self.offer(change)
 
@@ -121,8 +122,16 @@ class Watcher:
         """Let `take` return now, though nothing is pending."""
         self._wake.set()
 
+    def end(self) -> None:
+        """What is watched is no longer served: `take` gives what is pending and raises GoneError from then on."""
+        self.ended = True
+        self._wake.set()
+
     async def take(self, timeout: float) -> list[tuple[str, Change]]:
-        """All that is pending; empty when nothing came in `timeout` seconds. DeadlineError when it was cut off."""
+        """All that is pending; empty when nothing came in `timeout` seconds. DeadlineError when it was cut off, GoneError
+        when the resource is no longer served."""
+        if not self._pending and self.ended:
+            raise GoneError("what this watch was for is no longer served", reason="Expired")
         if not self._pending and not self.lost:
             self._wake.clear()
             try:
@@ -176,6 +185,17 @@ class ResourceCache:
     def wake(self) -> None:
         for watcher in self._watchers:
             watcher.wake()
+
+    def end(self) -> None:
+        """End every watch."""
+        for watcher in self._watchers:
+            watcher.end()
+
+    def select_by(self, fields_of: FieldsOf) -> None:
+        """Other fields can be selected by from now on."""
+        self._fields_of = fields_of
+        for entry in self.objects.values():
+            entry.fields = fields_of(entry.object())
 
     @property
     def watchers(self) -> int:
@@ -237,6 +257,7 @@ class Cache:
 
     def __init__(self, store: Store, resources: Mapping[ResourceId, FieldsOf]) -> None:
         self._resources = {resource: ResourceCache(resource, fields_of) for resource, fields_of in resources.items()}
+        self._listeners: list[Callable[[list[Event]], None]] = []
         self.revision = store.revision
         self._load(store)
         store.listen(self.apply)
@@ -246,6 +267,23 @@ class Cache:
 
     def __iter__(self) -> Iterator[ResourceCache]:
         return iter(self._resources.values())
+
+    def listen(self, listener: Callable[[list[Event]], None]) -> None:
+        """Called with every batch of events once it is in the cache, before those who wrote it go on."""
+        self._listeners.append(listener)
+
+    def add(self, resource: ResourceId, fields_of: FieldsOf) -> None:
+        """Keep another resource, of which nothing is stored yet; of one that is kept, select by other fields."""
+        if resource in self._resources:
+            self._resources[resource].select_by(fields_of)
+            return
+        made = self._resources[resource] = ResourceCache(resource, fields_of)
+        made.forget_before(self.revision)
+
+    def remove(self, resource: ResourceId) -> None:
+        """Forget a resource and end its watches."""
+        if (gone := self._resources.pop(resource, None)) is not None:
+            gone.end()
 
     def _load(self, store: Store) -> None:
         for key, rv, value in store.objects():
@@ -269,3 +307,5 @@ class Cache:
             self.revision = event.rv
             if cache := self._resources.get((event.key.group, event.key.resource)):
                 cache.apply(event)
+        for listener in self._listeners:
+            listener(events)
