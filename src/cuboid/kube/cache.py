@@ -128,8 +128,9 @@ class Watcher:
         self._wake.set()
 
     async def take(self, timeout: float) -> list[tuple[str, Change]]:
-        """All that is pending; empty when nothing came in `timeout` seconds. DeadlineError when it was cut off, GoneError
-        when the resource is no longer served."""
+        """All that is pending; empty when nothing came in `timeout` seconds.
+
+        DeadlineError when it was cut off, GoneError when the resource is no longer served."""
         if not self._pending and self.ended:
             raise GoneError("what this watch was for is no longer served", reason="Expired")
         if not self._pending and not self.lost:
