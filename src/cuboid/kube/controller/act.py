@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Protocol
 
 from cuboid.kube import objects
 from cuboid.kube.client import Client, Resource
 from cuboid.kube.controller.instructions import Create, Delete, Instruction, Patch, Plan, Tell, Together, Update
-from cuboid.lib.errors import AlreadyExistsError, CuboidError, NotFoundError
+from cuboid.lib.errors import AlreadyExistsError, ConflictError, CuboidError, NotFoundError
+from cuboid.lib.log import get_log
+
+log = get_log(__name__)
 
 Object = dict[str, Any]
-
-
 Written = list[tuple[Resource, Object]]
 """Objects as the server answered them, for who waits to see them."""
 
@@ -23,6 +25,15 @@ class Teller(Protocol):
     def tell(self, about: Object, type_: str, reason: str, message: str) -> None: ...
 
 
+class Failure(Exception):
+    """A plan ended with `error`; what was `written` before it has to be seen all the same."""
+
+    def __init__(self, error: CuboidError, written: Written) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.written = written
+
+
 class Actor:
     def __init__(self, client: Client, teller: Teller) -> None:
         self._client = client
@@ -31,19 +42,37 @@ class Actor:
     async def carry_out(self, plan: Plan) -> Written:
         """The objects as they were written. Raises the first failure; what comes behind it is left undone."""
         written: Written = []
-        for instruction in plan.instructions:
-            await self._do(instruction, written)
+        try:
+            for instruction in plan.instructions:
+                await self._do(instruction, written)
+        except CuboidError as error:
+            if plan.failed is not None and not isinstance(error, ConflictError | AlreadyExistsError):
+                await self._say(plan.failed(error), written)
+            raise Failure(error, written) from error
         return written
+
+    async def _say(self, instructions: tuple[Instruction, ...], written: Written) -> None:
+        """What a plan wants done about its failure. A second failure is only logged: the first one counts."""
+        try:
+            for instruction in instructions:
+                await self._do(instruction, written)
+        except CuboidError as error:
+            log.info("a failure could not be written down", error=str(error))
 
     async def _do(self, instruction: Instruction, written: Written) -> None:
         if isinstance(instruction, Together):
             await self._together(instruction, written)
         elif isinstance(instruction, Tell):
-            self._teller.tell(instruction.about, instruction.type, instruction.reason, instruction.message)
+            self._tell(instruction)
         elif isinstance(instruction, Delete):
             await self._delete(instruction, written)
         else:
             await self._write(instruction, written)
+
+    def _tell(self, event: Tell | None, name: str = "") -> None:
+        if event is not None:
+            told = replace(event, message=event.message.replace("{name}", name)) if name else event
+            self._teller.tell(told.about, told.type, told.reason, told.message)
 
     async def _together(self, group: Together, written: Written) -> None:
         rest, size = list(group.instructions), 1
@@ -75,6 +104,7 @@ class Actor:
                 if not instruction.exists_is_fine:
                     raise
                 return
+            self._tell(instruction.tell, objects.name(made))
         written.append((instruction.resource, made))
 
     async def _delete(self, gone: Delete, written: Written) -> None:
@@ -96,12 +126,21 @@ class Actor:
                     uid=gone.uid,
                     propagation=gone.propagation,
                 )
+            if gone.uid:
+                written.append((gone.resource, _leaving(gone)))
         except NotFoundError:
             return
         except CuboidError as error:
             if gone.uid and error.reason == "Conflict" and "UID" in error.message:
                 return  # another object has the name by now
             raise
+        self._tell(gone.tell, gone.name)
+
+
+def _leaving(gone: Delete) -> Object:
+    """What has to be seen of a deletion: the object is gone, or is about to."""
+    place = {"name": gone.name, "namespace": gone.namespace, "uid": gone.uid}
+    return {"metadata": {**place, "deletionTimestamp": "asked for"}}
 
 
 def told(plan: Plan) -> list[str]:
@@ -111,6 +150,12 @@ def told(plan: Plan) -> list[str]:
         if isinstance(item, Together):
             lines += told(Plan(item.instructions))
         elif not isinstance(item, Tell):
-            name = getattr(item, "name", "") or objects.name(getattr(item, "body", {"metadata": {"name": ""}}))
-            lines.append(f"{type(item).__name__.lower()} {item.resource.plural} {name}".strip())
+            lines.append(f"{type(item).__name__.lower()} {item.resource.plural} {_name(item)}".strip())
     return lines
+
+
+def _name(item: Create | Update | Patch | Delete) -> str:
+    if isinstance(item, Patch | Delete):
+        return item.name
+    metadata = item.body["metadata"]
+    return str(metadata.get("name") or metadata.get("generateName", ""))

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from cuboid.kube.client import MERGE, Resource
+from cuboid.lib.errors import CuboidError
 
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Tell:
+    """An Event about `about`; `type` is Normal or Warning. The same within ten minutes is counted, not repeated."""
+
+    about: Object
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Create:
+    """`tell` is told when it was done; `{name}` in its message becomes the new object's name."""
+
     resource: Resource
     body: Object
     namespace: str = ""
     exists_is_fine: bool = False
+    tell: Tell | None = None
 
 
 @dataclass(frozen=True)
@@ -51,23 +66,15 @@ class Delete:
     propagation: str = ""
     sub: str = ""
     """"eviction" asks instead of deleting: TooManyRequests when a disruption budget does not allow it."""
-
-
-@dataclass(frozen=True)
-class Tell:
-    """An Event about `about`; `type` is Normal or Warning. The same within ten minutes is counted, not repeated."""
-
-    about: Object
-    type: str
-    reason: str
-    message: str
+    tell: Tell | None = None
+    """Told when it was done."""
 
 
 @dataclass(frozen=True)
 class Together:
     """Done at the same time, first one, then two, four, ...; the rest is left out when one fails (slow start)."""
 
-    instructions: tuple[Create | Delete | Patch, ...]
+    instructions: tuple[Create | Delete | Patch | Update, ...]
 
 
 Instruction = Create | Update | Patch | Delete | Tell | Together
@@ -75,10 +82,15 @@ Instruction = Create | Update | Patch | Delete | Tell | Together
 
 @dataclass(frozen=True)
 class Plan:
-    """`again` is the number of seconds after which the key is looked at once more even if nothing changes."""
+    """`again` is the number of seconds after which the key is looked at once more even if nothing changes.
+
+    `failed` says what is done when an instruction was refused (not for a mere conflict), before the key is tried again:
+    a condition of the status, an event.
+    """
 
     instructions: tuple[Instruction, ...] = ()
     again: float | None = None
+    failed: Callable[[CuboidError], tuple[Instruction, ...]] | None = None
 
 
 NOTHING = Plan()
@@ -90,6 +102,7 @@ class Draft:
 
     instructions: list[Instruction] = field(default_factory=list)
     again: float | None = None
+    failed: Callable[[CuboidError], tuple[Instruction, ...]] | None = None
 
     def add(self, *instructions: Instruction) -> None:
         self.instructions.extend(instructions)
@@ -100,4 +113,4 @@ class Draft:
         self.again = soon if self.again is None else min(self.again, soon)
 
     def plan(self) -> Plan:
-        return Plan(tuple(self.instructions), self.again)
+        return Plan(tuple(self.instructions), self.again, self.failed)

@@ -7,13 +7,15 @@ where its next plan finds things.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cuboid.kube.client import Client
-from cuboid.kube.controller.act import Actor, Teller, told
+from cuboid.kube.controller import meters
+from cuboid.kube.controller.act import Actor, Failure, Teller, told
 from cuboid.kube.controller.queue import KeyQueue
-from cuboid.kube.controller.sources import Listener, Source
+from cuboid.kube.controller.sources import Follower, Listener, Source
 from cuboid.kube.controller.view import Change, Controller, Key, Watch
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import ConflictError, CuboidError
@@ -25,10 +27,12 @@ WORKERS = 4
 """Keys of one controller that are worked on at once."""
 SEEN_SECONDS = 5.0
 """How long a plan waits for its predecessor's writes to be seen."""
+RESYNC_SECONDS = 600.0
+"""Every object of its own is looked at by a controller this often at least, whatever was missed."""
 
 
 class Runtime:
-    """All controllers of one process over one source."""
+    """All controllers of one process over one source. `clock` gives seconds since the epoch."""
 
     def __init__(
         self,
@@ -38,56 +42,92 @@ class Runtime:
         controllers: Iterable[Controller],
         *,
         workers: int = WORKERS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
         self._actor = Actor(client, teller)
         self._controllers = tuple(controllers)
         self._queues = {controller.name: KeyQueue() for controller in self._controllers}
         self._workers = workers
+        self._clock = clock
         for controller in self._controllers:
             for watch in controller.watches:
-                source.follow(watch.resource, self._listener(controller, watch))
+                listener = waker(watch, source, self._queues[controller.name].add)
+                source.follow(watch.resource, Follower(listener, watch.initial, self._lost(controller)))
 
-    def _listener(self, controller: Controller, watch: Watch) -> Listener:
+    def _lost(self, controller: Controller) -> Callable[[], None]:
+        return lambda: self.look_at_all(controller)
+
+    def look_at_all(self, controller: Controller) -> None:
+        """Wake every key of what the controller is about."""
         queue = self._queues[controller.name]
-
-        def wake(change: Change) -> None:
-            for key in watch.keys(change, self._source):
-                queue.add(key)
-
-        return wake
+        for watch in controller.watches:
+            if watch.initial:
+                listener = waker(watch, self._source, queue.add)
+                for document in self._source.every(watch.resource):
+                    listener(Change("MODIFIED", document))
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with TaskSet("controllers") as tasks:
-            await self._source.run(tasks)
-            for controller in self._controllers:
-                for number in range(self._workers):
-                    tasks.start(self._work(controller), name=f"{controller.name}-{number}")
-            await asyncio.Event().wait()
+        try:
+            async with TaskSet("controllers") as tasks:
+                await self._source.run(tasks)
+                for controller in self._controllers:
+                    for number in range(self._workers):
+                        tasks.start(self._work(controller), name=f"{controller.name}-{number}")
+                while True:
+                    await asyncio.sleep(RESYNC_SECONDS * random.uniform(0.8, 1.2))
+                    for controller in self._controllers:
+                        self.look_at_all(controller)
+                        await asyncio.sleep(1.0)  # not all of them at once
+        finally:
+            for queue in self._queues.values():
+                queue.close()
 
     async def _work(self, controller: Controller) -> None:
         queue = self._queues[controller.name]
         while True:
             key = await queue.take()
+            outcome = "done"
             try:
                 await self._once(controller, key, queue)
             except ConflictError:
                 queue.failed(key)  # somebody else wrote; the news is on its way
+                outcome = "conflict"
             except CuboidError as error:
                 delay = queue.failed(key)
+                outcome = "failed"
                 log.info("trying again", controller=controller.name, key=str(key), error=str(error), seconds=delay)
             except Exception:
                 queue.failed(key)
+                outcome = "broken"
                 log.exception("a controller failed", controller=controller.name, key=str(key))
             else:
                 queue.done(key)
+            meters.PLANS.labels(controller.name, outcome).inc()
+            meters.DEPTH.labels(controller.name).set(len(queue))
 
     async def _once(self, controller: Controller, key: Key, queue: KeyQueue) -> None:
-        plan = controller.plan(key, self._source, time.time())
+        plan = controller.plan(key, self._source, self._clock())
         if plan.instructions:
             log.debug("acting", controller=controller.name, key=str(key), plan=told(plan))
-        for resource, written in await self._actor.carry_out(plan):
-            await self._source.seen(resource, written, SEEN_SECONDS)
+        try:
+            written = await self._actor.carry_out(plan)
+        except Failure as failure:
+            for resource, made in failure.written:
+                await self._source.seen(resource, made, SEEN_SECONDS)
+            raise failure.error from None
+        for resource, made in written:
+            await self._source.seen(resource, made, SEEN_SECONDS)
         if plan.again is not None:
             queue.add_after(key, plan.again)
+
+
+def waker(watch: Watch, source: Source, add: Callable[[Key], None]) -> Listener:
+    """A listener that adds the keys of a change."""
+
+    def wake(change: Change) -> None:
+        for key in watch.keys(change, source):
+            add(key)
+
+    return wake

@@ -1,41 +1,58 @@
-"""Two views of the API: the watch cache of the server's own process, and informers over HTTP.
+"""What controllers look at and are woken by: here the watch cache of the server's own process.
 
-Both tell changes to those who registered for a resource, and both let a writer wait until its own write is seen.
+A source tells changes to those who follow a resource, and lets a writer wait until its own write is seen.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cuboid.kube import objects, selectors
-from cuboid.kube.cache import Entry, Filter, ResourceCache
-from cuboid.kube.client import Client, Resource
+from cuboid.kube.cache import Change as Cached
+from cuboid.kube.cache import Entry, Filter, ResourceCache, Watcher
+from cuboid.kube.client import Resource
 from cuboid.kube.controller.view import Change, View
-from cuboid.kube.informer import Informer
 from cuboid.kube.kind import Kind
 from cuboid.kube.registry import Registry
 from cuboid.kube.selectors import Selector
 from cuboid.lib.aio import TaskSet
-from cuboid.lib.errors import DeadlineError, GoneError, NotFoundError
+from cuboid.lib.errors import DeadlineError, GoneError
 from cuboid.lib.log import get_log
 
 log = get_log(__name__)
 
 Object = dict[str, Any]
 Listener = Callable[[Change], None]
+Lost = Callable[[], None]
+APPEARS_SECONDS = 1.0
+"""Between two looks for a kind that is not served yet."""
+_IDLE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Follower:
+    """`initial`: what exists at the start is told as ADDED. `lost` is called when changes may have been missed."""
+
+    listener: Listener
+    initial: bool
+    lost: Lost
 
 
 class Source(View, Protocol):
     """A view that tells its changes."""
 
-    def follow(self, resource: Resource, listener: Listener) -> None:
-        """Before `run`. The listener is called on the loop and must not block."""
+    def follow(self, resource: Resource, follower: Follower) -> None:
+        """Also while it runs. Listeners are called on the loop and must not block."""
         ...
 
     async def run(self, tasks: TaskSet) -> None:
-        """Start following; returns when everything that exists is seen. What exists is told as ADDED."""
+        """Start following; returns when everything that exists is seen and told."""
+        ...
+
+    def every(self, resource: Resource) -> Iterator[Object]:
+        """All objects, one after the other, in no order; the loop must not be left in between."""
         ...
 
     async def seen(self, resource: Resource, written: Object, seconds: float) -> bool:
@@ -44,153 +61,118 @@ class Source(View, Protocol):
 
 
 class LocalSource:
-    """Reads the server's watch cache: nothing is kept twice."""
+    """Reads the server's watch cache: nothing is kept twice. A kind that is not served (yet) has no objects."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._listeners: dict[Resource, list[Listener]] = {}
+        self._followers: dict[Resource, list[Follower]] = {}
+        self._tasks: TaskSet | None = None
 
-    def _cache(self, resource: Resource) -> tuple[Kind, ResourceCache]:
+    def _cache(self, resource: Resource) -> tuple[Kind, ResourceCache] | None:
         kind = self._registry.kinds.find(resource.group, resource.version, resource.plural)
-        if kind is None:
-            raise NotFoundError(f"{resource.plural} of {resource.group or 'the core group'} are not served")
-        return kind, self._registry.of(kind)
+        return None if kind is None else (kind, self._registry.of(kind))
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
-        kind, cache = self._cache(resource)
-        entry = cache.get(namespace, name)
+        if (found := self._cache(resource)) is None:
+            return None
+        kind, cache = found
+        entry = cache.get("" if resource.cluster else namespace, name)
         return None if entry is None else _object(kind, entry)
 
     def select(self, resource: Resource, namespace: str = "", labels: Selector = ()) -> list[Object]:
-        kind, cache = self._cache(resource)
+        if (found := self._cache(resource)) is None:
+            return []
+        kind, cache = found
         return [_object(kind, entry) for entry in cache.select(Filter(namespace, labels))]
 
     def owned(self, resource: Resource, uid: str) -> list[Object]:
-        kind, cache = self._cache(resource)
+        if (found := self._cache(resource)) is None:
+            return []
+        kind, cache = found
         return [_object(kind, entry) for entry in cache.owned(uid)]
 
-    def follow(self, resource: Resource, listener: Listener) -> None:
-        self._listeners.setdefault(resource, []).append(listener)
+    def every(self, resource: Resource) -> Iterator[Object]:
+        if (found := self._cache(resource)) is None:
+            return
+        kind, cache = found
+        for entry in cache.objects.values():
+            yield _object(kind, entry)
+
+    def follow(self, resource: Resource, follower: Follower) -> None:
+        known = resource in self._followers
+        self._followers.setdefault(resource, []).append(follower)
+        if self._tasks is not None:
+            if known:
+                self._tell_all(resource, (follower,))
+            else:
+                self._start(self._tasks, resource)
 
     async def run(self, tasks: TaskSet) -> None:
-        for resource, listeners in self._listeners.items():
-            tasks.start(self._watch(resource, listeners), name=f"watch-{resource.plural}")
-            kind, cache = self._cache(resource)
-            for entry in cache.select(Filter()):
-                change = Change("ADDED", _object(kind, entry))
-                for listener in listeners:
-                    listener(change)
+        self._tasks = tasks
+        for resource in self._followers:
+            self._start(tasks, resource)
 
-    async def _watch(self, resource: Resource, listeners: Iterable[Listener]) -> None:
-        kind, cache = self._cache(resource)
-        since = self._registry.cache.revision
+    def _start(self, tasks: TaskSet, resource: Resource) -> None:
+        watcher = self.begin(resource)
+        tasks.start(self._watch(resource, watcher), name=f"watch-{resource.plural}")
+
+    def begin(self, resource: Resource) -> Watcher | None:
+        """Tell what exists, and watch what comes after; None for a kind that is not served."""
+        if (found := self._cache(resource)) is None:
+            return None
+        watcher = found[1].watch(Filter(), self._registry.cache.revision)
+        self._tell_all(resource, tuple(self._followers[resource]))
+        return watcher
+
+    def _tell_all(self, resource: Resource, followers: tuple[Follower, ...]) -> None:
+        wanted = [follower.listener for follower in followers if follower.initial]
+        if not wanted:
+            return
+        for document in self.every(resource):
+            change = Change("ADDED", document)
+            for listener in wanted:
+                listener(change)
+
+    async def _watch(self, resource: Resource, watcher: Watcher | None) -> None:
         while True:
-            watcher = cache.watch(Filter(), since)
+            while watcher is None:
+                await asyncio.sleep(APPEARS_SECONDS)
+                watcher = self.begin(resource)
             try:
                 while True:
-                    for type_, changed in await watcher.take(3600.0):
-                        since = changed.rv
-                        old = None if changed.previous is None else _object(kind, changed.previous)
-                        change = Change(type_, _object(kind, changed.entry), old)
-                        for listener in listeners:
-                            listener(change)
+                    self.hand_out(resource, await watcher.take(_IDLE_SECONDS))
             except (DeadlineError, GoneError):
                 log.warning("fell behind, looking at everything again", resource=resource.plural)
-                since = self._registry.cache.revision
-                for entry in cache.select(Filter()):
-                    for listener in listeners:
-                        listener(Change("MODIFIED", _object(kind, entry)))
             finally:
-                cache.unwatch(watcher)
+                self.end(resource, watcher)
+            watcher = self.begin(resource)
+            for follower in tuple(self._followers[resource]):
+                follower.lost()
+
+    def end(self, resource: Resource, watcher: Watcher) -> None:
+        if (found := self._cache(resource)) is not None:
+            found[1].unwatch(watcher)
+
+    def hand_out(self, resource: Resource, changes: list[tuple[str, Cached]]) -> None:
+        """Tell the followers; a listener that fails does not keep it from the others."""
+        if not changes or (found := self._cache(resource)) is None:
+            return
+        kind = found[0]
+        for type_, changed in changes:
+            old = None if changed.previous is None else _object(kind, changed.previous)
+            tell(Change(type_, _object(kind, changed.entry), old), self._followers[resource])
 
     async def seen(self, resource: Resource, written: Object, seconds: float) -> bool:
         return True  # a write returns when the cache has it
 
 
+def tell(change: Change, followers: list[Follower]) -> None:
+    for follower in tuple(followers):
+        try:
+            follower.listener(change)
+        except Exception:
+            log.exception("a change could not be taken in", kind=change.new.get("kind"))
+
+
 def _object(kind: Kind, entry: Entry) -> Object:
     return kind.from_storage(entry.object())
-
-
-class RemoteSource:
-    """Informers, one per resource."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._informers: dict[Resource, Informer] = {}
-        self._listeners: dict[Resource, list[Listener]] = {}
-        self._owned: dict[Resource, dict[str, dict[tuple[str, str], Object]]] = {}
-        self._known: dict[Resource, dict[tuple[str, str], Object]] = {}
-        self._moved = asyncio.Event()
-
-    def follow(self, resource: Resource, listener: Listener) -> None:
-        self._listeners.setdefault(resource, []).append(listener)
-        if resource not in self._informers:
-            self._informers[resource] = Informer(self._client, resource)
-
-    def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
-        return self._known.get(resource, {}).get((namespace, name))
-
-    def select(self, resource: Resource, namespace: str = "", labels: Selector = ()) -> list[Object]:
-        found = self._known.get(resource, {})
-        return [
-            found[place]
-            for place in sorted(found)
-            if (not namespace or place[0] == namespace) and selectors.matches(labels, objects.labels(found[place]))
-        ]
-
-    def owned(self, resource: Resource, uid: str) -> list[Object]:
-        found = self._owned.get(resource, {}).get(uid, {})
-        return [found[place] for place in sorted(found)]
-
-    async def run(self, tasks: TaskSet) -> None:
-        for resource, informer in self._informers.items():
-            tasks.start(self._watch(resource, informer), name=f"watch-{resource.plural}")
-        for informer in self._informers.values():
-            await informer.synced.wait()
-
-    async def _watch(self, resource: Resource, informer: Informer) -> None:
-        known = self._known.setdefault(resource, {})
-        async for type_, document in informer.events():
-            place = (objects.namespace(document), objects.name(document))
-            old = known.pop(place, None)
-            if old is not None:
-                self._index(resource, place, old, present=False)
-            if type_ != "DELETED":
-                known[place] = document
-                self._index(resource, place, document, present=True)
-            for listener in self._listeners[resource]:
-                listener(Change(type_, document, old))
-            self._moved.set()
-
-    def _index(self, resource: Resource, place: tuple[str, str], document: Object, *, present: bool) -> None:
-        owned = self._owned.setdefault(resource, {})
-        for ref in document["metadata"].get("ownerReferences", []):
-            if present:
-                owned.setdefault(ref["uid"], {})[place] = document
-            else:
-                owned.get(ref["uid"], {}).pop(place, None)
-
-    async def seen(self, resource: Resource, written: Object, seconds: float) -> bool:
-        if resource not in self._informers:
-            return True
-        end = asyncio.get_running_loop().time() + seconds
-        while not self._has(resource, written):
-            left = end - asyncio.get_running_loop().time()
-            if left <= 0:
-                return False
-            self._moved.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._moved.wait()
-            except TimeoutError:
-                return False
-        return True
-
-    def _has(self, resource: Resource, written: Object) -> bool:
-        found = self.get(resource, objects.namespace(written), objects.name(written))
-        return found is not None and _version(found) >= _version(written)
-
-
-def _version(document: Object) -> int:
-    """Kubernetes compares them too where it has to: they are numbers that grow."""
-    return int(document["metadata"].get("resourceVersion") or 0)

@@ -78,8 +78,11 @@ class Controller(Protocol):
     """One kind's caretaker. `plan` is pure: it reads the view and the time and asks for instructions; called again for
     a key until there is nothing left to ask for, and again from the start after any interruption."""
 
-    name: str
-    watches: tuple[Watch, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def watches(self) -> tuple[Watch, ...]: ...
 
     def plan(self, key: Key, view: View, now: float) -> Plan:
         """`now` in seconds since the epoch."""
