@@ -28,15 +28,46 @@ class Fields:
 
     def __init__(self) -> None:
         self.errors: list[FieldError] = []
+        self._prefix = ""
+
+    def under(self, prefix: str) -> Fields:
+        """For a part of the object that is checked like a whole one: the same errors, paths that begin with `prefix`."""
+        part = Fields()
+        part.errors = self.errors
+        part._prefix = f"{self._prefix}{prefix}."
+        return part
 
     def _add(self, kind: str, path: str, text: str) -> None:
-        self.errors.append(FieldError(kind, path, text))
+        self.errors.append(FieldError(kind, self._prefix + path, text))
 
     def required(self, path: str, detail: str = "") -> None:
         self._add("FieldValueRequired", path, "Required value" + (f": {detail}" if detail else ""))
 
     def invalid(self, path: str, value: Any, detail: str) -> None:
         self._add("FieldValueInvalid", path, f"Invalid value: {_shown(value)}: {detail}")
+
+    def invalid_part(self, path: str, detail: str) -> None:
+        """An invalid value that is too large to be shown."""
+        self._add("FieldValueInvalid", path, f"Invalid value: {detail}")
+
+    def negative(self, path: str, value: int | None) -> None:
+        """Complain about a number below zero."""
+        if value is not None and value < 0:
+            self.invalid(path, value, "must be greater than or equal to 0")
+
+    def immutable(self, path: str, new: Any, old: Any) -> None:
+        """Complain about a change."""
+        if new != old:
+            self.invalid(path, new, "field is immutable")
+
+    def type_invalid(self, path: str, value: Any, detail: str) -> None:
+        """A value of the wrong type: `value` names the type that was found."""
+        self._add("FieldValueTypeInvalid", path, f"Invalid value: {_shown(value)}: {detail}")
+
+    def not_one_of(self, path: str, value: Any, known: Iterable[Any]) -> None:
+        """As `unsupported`, in the order that the values were given in."""
+        listed = ", ".join(_shown(str(item)) for item in known)
+        self._add("FieldValueNotSupported", path, f"Unsupported value: {_shown(value)}: supported values: {listed}")
 
     def unsupported(self, path: str, value: Any, known: Iterable[str]) -> None:
         listed = ", ".join(f'"{name}"' for name in sorted(known))
