@@ -41,7 +41,7 @@ async def keep(registry: Registry) -> None:
     """Runs for as long as the server does."""
     while True:
         await asyncio.sleep(INTERVAL)
-        for entry in expired(list(registry.of(_EVENT).objects.values()), time.time()):
+        for entry in expired(list(registry.of(_EVENT)), time.time()):
             try:
                 await registry.delete(_EVENT, entry.key.namespace, entry.key.name, DeleteOptions())
             except CuboidError as error:

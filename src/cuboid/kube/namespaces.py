@@ -63,7 +63,7 @@ async def _follow(registry: Registry, tasks: TaskSet) -> None:
     watcher = cache.watch(Filter(), registry.cache.revision)
     try:
         while True:
-            for entry in list(cache.objects.values()):
+            for entry in list(cache):
                 name = entry.key.name
                 if entry.fields["status.phase"] != "Terminating":
                     await _account(registry, name)

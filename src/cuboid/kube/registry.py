@@ -16,7 +16,7 @@ from typing import Any
 from cuboid.kube import patch as patches
 from cuboid.kube import schema, status
 from cuboid.kube.admission import Chain, Plugin, Request
-from cuboid.kube.cache import Cache, Entry, Filter, ResourceCache, encode
+from cuboid.kube.cache import Cache, Entry, Filter, ResourceCache, stored
 from cuboid.kube.fields import Fields
 from cuboid.kube.identity import SERVER, User
 from cuboid.kube.kinds import Kind, Kinds
@@ -371,13 +371,13 @@ class Registry:
         new["metadata"].pop("resourceVersion", None)
         if dry_run:
             return new if not expected else _versioned(new, expected)
-        events = await self.store.commit(Write(key, encode(new), expected))
+        events = await self.store.commit(Write(key, stored(new), expected))
         return _versioned(new, events[0].rv)
 
     async def _remove(self, entry: Entry, last: Object, dry_run: bool) -> Object:
         if dry_run:
             return last
-        events = await self.store.commit(Write(entry.key, None, entry.rv, encode(last)))
+        events = await self.store.commit(Write(entry.key, None, entry.rv, stored(last)))
         return _versioned(last, events[0].rv)
 
     def _raise_invalid(self, kind: Kind, new: Object, fields: Fields) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 
 from cuboid.lib.errors import CuboidError, ExhaustedError, UnavailableError
 from cuboid.lib.log import get_log
@@ -119,7 +120,7 @@ class Store:
         """All that is stored. For start-up, before the first commit."""
         with closing(self._connect()) as db:
             for group, resource, namespace, name, rv, value in db.execute("SELECT * FROM objects"):
-                yield Key(group, resource, namespace, name), rv, value
+                yield Key(intern(group), intern(resource), intern(namespace), name), rv, value
 
     def events(self) -> Iterator[Event]:
         """The history, oldest first. For start-up, before the first commit."""

@@ -215,7 +215,7 @@ async def _serve(prepared: Prepared, path: Path) -> None:
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)
         heap.settle()
         notify("READY=1")
-        log.info("serving", url=prepared.url, objects=sum(len(c.objects) for c in prepared.context.registry.cache))
+        log.info("serving", url=prepared.url, objects=sum(c.count for c in prepared.context.registry.cache))
         async with KubeClient(f"unix:{path}", prepared.admin) as client:
             tasks.start(binder.run(client), name="binder")
             await serving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.responses import Response
@@ -77,11 +77,16 @@ class Renderer:
         items = b",".join(self.entry(entry) for entry in page.entries)
         return head[:-1] + b',"items":[' + items + b"]}"
 
-    def event(self, kind: str, change: Change) -> bytes:
-        """One line of a watch."""
+    @property
+    def same(self) -> tuple[str, str, str]:
+        """Equal for those that answer in the same form."""
+        return self.kind.api_version, self.form, self._include
+
+    def events(self, changes: Iterable[tuple[str, Change]]) -> bytes:
+        """The lines of a watch."""
         if self._verbatim:
-            return change.line(kind)
-        return line(kind, self.entry(change.entry))
+            return b"".join(change.line(kind) for kind, change in changes)
+        return b"".join(line(kind, self.entry(change.entry)) for kind, change in changes)
 
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
         metadata: dict[str, Any] = {"resourceVersion": str(revision), "creationTimestamp": None}

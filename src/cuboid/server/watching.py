@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from cuboid.kube import status
-from cuboid.kube.cache import Filter, ResourceCache, Watcher, encode
+from cuboid.kube.cache import Client, Filter, ResourceCache, encode
 from cuboid.kube.kinds import Kind
 from cuboid.kube.status import to_status
 from cuboid.lib.errors import DeadlineError, GoneError
@@ -55,28 +55,28 @@ class _Stream:
     bookmarks: bool
 
     async def lines(self, first: list[bytes]) -> AsyncIterator[bytes]:
-        watcher: Watcher | None = None
+        client: Client | None = None
         try:
             newest = self.context.registry.cache.revision
             if self.since > newest:  # of a store that was replaced: waiting for that version would lose events
                 raise status.expired(self.since, newest)
-            watcher = self.cache.watch(self.wanted, self.since)
+            client = self.cache.join(self.wanted, self.since)
             yield b"".join(first)
-            async for chunk in self._changes(watcher):
+            async for chunk in self._changes(client):
                 yield chunk
         except (DeadlineError, GoneError) as error:
             yield line("ERROR", encode(to_status(GoneError(str(error), reason="Expired"))[1]))
         finally:
-            if watcher is not None:
-                self.cache.unwatch(watcher)
+            if client is not None:
+                self.cache.leave(self.wanted, client)
 
-    async def _changes(self, watcher: Watcher) -> AsyncIterator[bytes]:
+    async def _changes(self, client: Client) -> AsyncIterator[bytes]:
         interval = self.context.settings.bookmark_seconds
         marked = time.monotonic()
         while not self.context.stopping and (left := self.until - time.monotonic()) > 0:
-            changes = await watcher.take(min(left, interval))
-            if changes:
-                yield b"".join(self.render.event(kind, change) for kind, change in changes)
+            batch = await client.take(min(left, interval))
+            if batch is not None:
+                yield batch.rendered(self.render.same, self.render.events)
             elif self.bookmarks and time.monotonic() - marked >= interval:
                 marked = time.monotonic()
                 yield self.render.bookmark(self.context.registry.cache.revision)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cuboid.kube import cache as cache_module
+from cuboid.kube import watchers
 from cuboid.kube.cache import Cache, Filter, Watcher, encode
 from cuboid.kube.selectors import parse_labels
 from cuboid.kube.store import Event, Key, Store, Write
@@ -72,7 +73,7 @@ async def test_a_version_out_of_the_window_is_gone(store: Store, monkeypatch: py
 
 
 async def test_a_slow_watcher_is_cut_off_and_others_are_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "BACKLOG", 2)
+    monkeypatch.setattr(watchers, "BACKLOG", 2)
     pods = Cache(store, {PODS: fields_of})[PODS]
     slow, quick = pods.watch(Filter(), 0), pods.watch(Filter(), 0)
     for rv in range(1, 5):
@@ -82,13 +83,15 @@ async def test_a_slow_watcher_is_cut_off_and_others_are_not(store: Store, monkey
         await slow.take(0.01)
 
 
-async def test_an_event_is_encoded_once_for_all_watchers(store: Store) -> None:
+async def test_an_event_is_encoded_once_for_all_clients_of_a_selection(store: Store) -> None:
     pods = Cache(store, {PODS: fields_of})[PODS]
-    first, second = pods.watch(Filter(), 0), pods.watch(Filter(), 0)
+    first, second = pods.join(Filter(), 0), pods.join(Filter(), 0)
     pods.apply(event("ADDED", "x", 1))
-    (_, one), (_, two) = (await first.take(0.01))[0], (await second.take(0.01))[0]
-    assert one.line("ADDED") is two.line("ADDED")
-    assert b'"resourceVersion":"1"' in one.line("ADDED")
+    one, two = await first.take(1), await second.take(1)
+    assert one is not None and one is two
+    line = one.rendered("as it is", lambda changes: b"".join(change.line(kind) for kind, change in changes))
+    assert b'"resourceVersion":"1"' in line
+    assert two.rendered("as it is", lambda _: b"again") is line
 
 
 async def test_take_waits_and_can_be_woken(store: Store) -> None:

@@ -95,7 +95,7 @@ class LocalSource:
         if (found := self._cache(resource)) is None:
             return
         kind, cache = found
-        for entry in cache.objects.values():
+        for entry in cache:
             yield _object(kind, entry)
 
     def follow(self, resource: Resource, follower: Follower) -> None:
