@@ -31,7 +31,7 @@ class Fields:
         self._prefix = ""
 
     def under(self, prefix: str) -> Fields:
-        """For a part of the object that is checked like a whole one: the same errors, paths that begin with `prefix`."""
+        """For a part that is checked like a whole object: the same errors, and paths that begin with `prefix`."""
         part = Fields()
         part.errors = self.errors
         part._prefix = f"{self._prefix}{prefix}."

@@ -17,10 +17,8 @@ def validate_meta(metadata: dict[str, Any], fields: Fields, rule: NameRule | Non
     """`rule` checks the name; None for an object whose name exists."""
     if rule is not None:
         _validate_name(metadata, fields, rule)
-    for key, value in metadata.get("labels", {}).items():
-        fields.all_invalid("metadata.labels", key, syntax.qualified_name(key))
-        fields.all_invalid("metadata.labels", value, syntax.label_value(value))
-    _validate_annotations(metadata.get("annotations", {}), fields)
+    validate_labels(metadata.get("labels", {}), "metadata.labels", fields)
+    validate_annotations(metadata.get("annotations", {}), "metadata.annotations", fields)
     for index, finalizer in enumerate(metadata.get("finalizers", [])):
         fields.all_invalid(f"metadata.finalizers[{index}]", finalizer, syntax.qualified_name(finalizer))
     for index, owner in enumerate(metadata.get("ownerReferences", [])):
@@ -40,11 +38,17 @@ def _validate_name(metadata: dict[str, Any], fields: Fields, rule: NameRule) -> 
         fields.all_invalid("metadata.name", name, rule(name))
 
 
-def _validate_annotations(annotations: dict[str, str], fields: Fields) -> None:
+def validate_labels(labels: dict[str, str], path: str, fields: Fields) -> None:
+    for key, value in labels.items():
+        fields.all_invalid(path, key, syntax.qualified_name(key))
+        fields.all_invalid(path, value, syntax.label_value(value))
+
+
+def validate_annotations(annotations: dict[str, str], path: str, fields: Fields) -> None:
     for key in annotations:
-        fields.all_invalid("metadata.annotations", key, syntax.qualified_name(key.lower()))
+        fields.all_invalid(path, key, syntax.qualified_name(key.lower()))
     if sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items()) > MAX_ANNOTATIONS:
-        fields.too_long("metadata.annotations", MAX_ANNOTATIONS)
+        fields.too_long(path, MAX_ANNOTATIONS)
 
 
 def _validate_owner(owner: dict[str, Any], path: str, fields: Fields) -> None:

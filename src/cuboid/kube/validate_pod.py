@@ -12,6 +12,7 @@ from typing import Any
 from cuboid.kube import syntax
 from cuboid.kube.fields import Fields
 from cuboid.kube.validate_container import validate_containers
+from cuboid.kube.validate_meta import validate_annotations, validate_labels
 from cuboid.kube.validate_volumes import validate_volumes
 
 Raw = dict[str, Any]
@@ -42,6 +43,17 @@ def validate_pod_spec(spec: Raw, fields: Fields) -> None:
     _validate_security(spec.get("securityContext", {}), "spec.securityContext", fields)
     _validate_tolerations(spec.get("tolerations", []), fields)
     _validate_aliases(spec.get("hostAliases", []), fields)
+
+
+def validate_template(template: Raw, path: str, fields: Fields) -> None:
+    """A template of pods, with its defaults, at `path`."""
+    part, metadata = fields.under(path), template.get("metadata", {})
+    validate_labels(metadata.get("labels", {}), "labels", part)
+    validate_annotations(metadata.get("annotations", {}), "annotations", part)
+    spec = template.get("spec", {})
+    if spec.get("ephemeralContainers"):
+        part.forbidden("spec.ephemeralContainers", "ephemeral containers not allowed in pod template")
+    validate_pod_spec({key: value for key, value in spec.items() if key != "ephemeralContainers"}, part)
 
 
 def _enum(holder: Raw, key: str, known: tuple[str, ...], path: str, fields: Fields) -> None:

@@ -10,7 +10,7 @@ from cuboid.kube.types import NAMED_VOLUME_DRIVER, NFS_DRIVER
 from cuboid.kube.validate_container import validate_field_ref, validate_relative_path, validate_resource_ref
 
 Raw = dict[str, Any]
-_SUPPORTED = ("configMap", "csi", "downwardAPI", "emptyDir", "nfs", "projected", "secret")
+_SUPPORTED = ("configMap", "csi", "downwardAPI", "emptyDir", "nfs", "persistentVolumeClaim", "projected", "secret")
 _FILE_FIELDS = ("metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations")
 
 
@@ -147,6 +147,11 @@ def _nfs(source: Raw, path: str, fields: Fields) -> None:
         fields.invalid(f"{path}.path", source["path"], "must be an absolute path")
 
 
+def _claim(source: Raw, path: str, fields: Fields) -> None:
+    if not source.get("claimName"):
+        fields.required(f"{path}.claimName")
+
+
 def _csi(source: Raw, path: str, fields: Fields) -> None:
     driver = source.get("driver", "")
     if not driver:
@@ -168,6 +173,7 @@ _VALIDATORS = {
     "downwardAPI": _downward,
     "emptyDir": _empty_dir,
     "nfs": _nfs,
+    "persistentVolumeClaim": _claim,
     "projected": _projected,
     "secret": _secret,
 }

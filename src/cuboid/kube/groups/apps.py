@@ -7,10 +7,10 @@ from cuboid.kube.groups.apps_strategy import (
     DaemonSetStrategy,
     DeploymentStrategy,
     ReplicaSetStrategy,
+    RevisionStrategy,
     StatefulSetStrategy,
 )
 from cuboid.kube.kind import SCALE, Kind, status_of
-from cuboid.kube.strategy import Strategy
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -85,7 +85,7 @@ ROWS: tuple[Kind, ...] = (
         "controllerrevisions",
         True,
         "io.k8s.api.apps.v1.ControllerRevision",
-        Strategy(),
+        RevisionStrategy(),
         c.PLAIN,
         c.plain,
     ),
