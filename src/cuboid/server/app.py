@@ -12,14 +12,13 @@ from starlette.websockets import WebSocket
 from cuboid.server import discovery, metrics, node_proxy, openapi, proxy, resources, reviews
 from cuboid.server.context import Context
 from cuboid.server.limits import Edge
-from cuboid.server.tokens import Tokens
 
 Handler = Callable[[Request, Context], Awaitable[Response]]
 
 
-def make_app(context: Context, tokens: Tokens) -> Edge:
+def make_app(context: Context) -> Edge:
     """The whole server for uvicorn or for a test client."""
-    return Edge(Router(_routes(context), redirect_slashes=False), context, tokens)
+    return Edge(Router(_routes(context), redirect_slashes=False), context)
 
 
 def _routes(context: Context) -> list[BaseRoute]:

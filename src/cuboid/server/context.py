@@ -15,6 +15,7 @@ from cuboid.kube import status
 from cuboid.kube.registry import DeleteOptions, Registry, WriteOptions
 from cuboid.lib.aio import deadline
 from cuboid.server import protobuf
+from cuboid.server.security import Security
 from cuboid.server.settings import ServerSettings
 
 _VALIDATION = ("Ignore", "Strict", "Warn")
@@ -26,6 +27,7 @@ class Context:
 
     registry: Registry
     settings: ServerSettings
+    security: Security
     kubelet: ssl.SSLContext | None = None
     stopping: bool = False
     node_socket: Callable[[int], Path] | None = None  # by port, of a node agent on this machine

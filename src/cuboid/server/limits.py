@@ -9,25 +9,26 @@ from starlette.websockets import WebSocket
 
 from cuboid.kube import status
 from cuboid.lib.aio import deadline, within
-from cuboid.lib.errors import CuboidError, DeadlineError
+from cuboid.lib.errors import CuboidError, DeadlineError, UnauthorizedError
 from cuboid.lib.log import get_log
 from cuboid.server.context import Context
+from cuboid.server.gate import Ended
 from cuboid.server.render import failure
-from cuboid.server.tokens import Tokens
 
 log = get_log(__name__)
 
-_OPEN = ("/healthz", "/livez", "/readyz", "/version")
+NOT_ALLOWED = 1008
+"""Close code of a WebSocket whose caller has lost the right to it."""
 _STREAMING = ("/log", "/exec", "/attach", "/portforward")
 
 
 class Edge:
     """ASGI middleware of the whole server."""
 
-    def __init__(self, app: ASGIApp, context: Context, tokens: Tokens) -> None:
+    def __init__(self, app: ASGIApp, context: Context) -> None:
         self._app = app
         self._context = context
-        self._tokens = tokens
+        self._gate = context.security.gate
         self._requests = 0
         self._streams = 0
 
@@ -37,16 +38,9 @@ class Edge:
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
 
-    def _identify(self, scope: Scope) -> None:
-        """UnauthorizedError unless the path is open to all."""
-        headers = dict(scope["headers"])
-        if scope["path"].startswith(_OPEN):
-            return
-        scope["user"] = self._tokens.user(headers.get(b"authorization", b"").decode("latin-1"))
-
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            self._identify(scope)
+            await self._gate.enter(scope)
             if self._streams >= self._context.settings.max_streams:
                 raise status.busy(1)
         except CuboidError as error:
@@ -55,7 +49,10 @@ class Edge:
             return
         self._streams += 1
         try:
-            await self._app(scope, receive, send)
+            with self._gate.streaming(scope):
+                await self._app(scope, receive, send)
+        except Ended:
+            await send({"type": "websocket.close", "code": NOT_ALLOWED})
         finally:
             self._streams -= 1
 
@@ -63,10 +60,12 @@ class Edge:
         scope["app"] = self._app  # then the router raises instead of answering in plain text
         answer = _Answer(send, self._context.settings.stall_seconds)
         try:
-            self._identify(scope)
+            await self._gate.enter(scope)
             await self._limited(scope, receive, answer)
         except _Stalled:
             log.info("a client that took nothing was cut off", path=scope["path"])
+        except Ended:
+            await self._end(scope, receive, answer)
         except CuboidError as error:
             await self._fail(failure(error), scope, receive, answer)
         except HTTPException as error:
@@ -82,7 +81,8 @@ class Edge:
                 raise status.busy(1)
             self._streams += 1
             try:
-                await self._app(scope, receive, answer)
+                with self._gate.streaming(scope):
+                    await self._app(scope, receive, answer)
             finally:
                 self._streams -= 1
             return
@@ -94,6 +94,13 @@ class Edge:
                 await self._app(scope, receive, answer)
         finally:
             self._requests -= 1
+
+    async def _end(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """The caller of a stream has lost the right to it: the next request is refused in words."""
+        if answer.started:
+            await answer({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            await self._fail(failure(UnauthorizedError("Unauthorized")), scope, receive, answer)
 
     async def _fail(self, response: Response, scope: Scope, receive: Receive, answer: _Answer) -> None:
         if not answer.started:

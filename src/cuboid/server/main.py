@@ -33,7 +33,7 @@ from cuboid.lib.paths import Paths, write_atomic
 from cuboid.lib.serving import Server, listen_here, until_started
 from cuboid.lib.settings import load
 from cuboid.lib.systemd import notify
-from cuboid.server import binder, tls
+from cuboid.server import binder, security, tls
 from cuboid.server.app import make_app
 from cuboid.server.context import Context
 from cuboid.server.protocol import LimitedProtocol, LimitedWebSocket
@@ -64,7 +64,6 @@ class Prepared:
     local: socket.socket
     config: uvicorn.Config
     context: Context
-    tokens: Tokens
     admin: str
 
 
@@ -107,12 +106,13 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in served_kinds.stored()})
         registry = Registry(store, cache, served_kinds)
         await namespaces.ensure_permanent(registry)
+        guarded = await security.make(registry, tokens)
         served = Context(
-            registry, settings, context, node_socket=paths.node_socket, boot_id=BOOT_ID.read_text().strip()
+            registry, settings, guarded, context, node_socket=paths.node_socket, boot_id=BOOT_ID.read_text().strip()
         )
-        config = _config(served, tokens, serving)
+        config = _config(served, serving)
         config.load()
-        await _serve(Prepared(folder, url, listener, local, config, served, tokens, admin), paths.api_socket)
+        await _serve(Prepared(folder, url, listener, local, config, served, admin), paths.api_socket)
     finally:
         store.close()
         listener.close()
@@ -175,9 +175,9 @@ def _open_to_all(path: Path) -> bool:
     )
 
 
-def _config(context: Context, tokens: Tokens, serving: ssl.SSLContext) -> uvicorn.Config:
+def _config(context: Context, serving: ssl.SSLContext) -> uvicorn.Config:
     return uvicorn.Config(
-        make_app(context, tokens),
+        make_app(context),
         http=LimitedProtocol,
         ws=LimitedWebSocket,
         ws_max_size=4 * 1024 * 1024,
@@ -210,6 +210,7 @@ async def _serve(prepared: Prepared, path: Path) -> None:
     async with TaskSet("server") as tasks:
         serving = tasks.start(server.serve([prepared.listener]), name="http")
         tasks.start(namespaces.keep(prepared.context.registry), name="namespaces")
+        prepared.context.security.start(tasks)
         tasks.start(expiry.keep(prepared.context.registry), name="expiry")
         await until_started(server, serving, START_SECONDS, "the HTTP server")
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)

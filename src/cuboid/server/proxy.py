@@ -133,7 +133,7 @@ def _refuse_as_before(pod: dict[str, Any], target: Target, container: str) -> No
 async def stream(socket: WebSocket, context: Context) -> None:
     """exec, attach and portforward of a pod, from the client's handshake to the last byte."""
     try:
-        target = parse(socket.url.path, context.registry.kinds)
+        target = parse(socket.scope["path"], context.registry.kinds)
         if target.sub not in PROTOCOLS:
             raise status.method_not_allowed()
         upstream = await while_connected(socket, _open(socket, context, target))

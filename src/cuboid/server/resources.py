@@ -31,7 +31,7 @@ Handler = Callable[[Request, Context, Target], Awaitable[Response]]
 
 
 async def handle(request: Request, context: Context) -> Response:
-    target = parse(request.url.path, context.registry.kinds)
+    target = parse(request.scope["path"], context.registry.kinds)
     if target.sub and target.sub != "status":
         return await subresources.handle(request, context, target)
     table = _OBJECT if target.name else _COLLECTION

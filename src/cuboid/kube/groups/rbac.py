@@ -6,6 +6,16 @@ from cuboid.kube import columns as c
 from cuboid.kube.kind import Kind
 from cuboid.kube.strategy import Strategy
 
+
+def _any_name(text: str) -> list[str]:
+    """What can stand in a URL may be the name of a role: `system:node`."""
+    return []
+
+
+class RbacStrategy(Strategy):
+    name_rule = staticmethod(_any_name)
+
+
 ROWS: tuple[Kind, ...] = (
     Kind(
         "rbac.authorization.k8s.io",
@@ -14,7 +24,7 @@ ROWS: tuple[Kind, ...] = (
         "roles",
         True,
         "io.k8s.api.rbac.v1.Role",
-        Strategy(),
+        RbacStrategy(),
         c.PLAIN,
         c.plain,
     ),
@@ -25,7 +35,7 @@ ROWS: tuple[Kind, ...] = (
         "clusterroles",
         False,
         "io.k8s.api.rbac.v1.ClusterRole",
-        Strategy(),
+        RbacStrategy(),
         c.PLAIN,
         c.plain,
     ),
@@ -36,7 +46,7 @@ ROWS: tuple[Kind, ...] = (
         "rolebindings",
         True,
         "io.k8s.api.rbac.v1.RoleBinding",
-        Strategy(),
+        RbacStrategy(),
         c.PLAIN,
         c.plain,
     ),
@@ -47,7 +57,7 @@ ROWS: tuple[Kind, ...] = (
         "clusterrolebindings",
         False,
         "io.k8s.api.rbac.v1.ClusterRoleBinding",
-        Strategy(),
+        RbacStrategy(),
         c.PLAIN,
         c.plain,
     ),

@@ -1,0 +1,71 @@
+"""The policy of a server: filled from its registry, and kept current with every batch of the store's events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cuboid.kube import kinds
+from cuboid.kube.cache import decode
+from cuboid.kube.rbac import builtin
+from cuboid.kube.rbac.policy import GROUP, Policy
+from cuboid.kube.registry import Registry, WriteOptions
+from cuboid.kube.store import Event
+from cuboid.lib.errors import AlreadyExistsError
+
+_KINDS = {
+    kind.plural: kind
+    for kind in (kinds.builtin(name, GROUP) for name in ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"))
+}
+Seen = Callable[[Sequence[Event]], None]
+
+
+class LivePolicy(Policy):
+    def load(self, registry: Registry) -> None:
+        """All that exists. Once, before anything is asked."""
+        for kind in _KINDS.values():
+            for entry in registry.of(kind):
+                self.put(kind.kind, entry.object())
+
+    def saw(self, events: Sequence[Event]) -> None:
+        for event in events:
+            kind = _KINDS.get(event.key.resource) if event.key.group == GROUP else None
+            if kind is None:
+                continue
+            if event.type == "DELETED":
+                self.remove(kind.kind, (event.key.namespace, event.key.name))
+            else:
+                self.put(kind.kind, decode(event.value))
+
+
+def follow(registry: Registry, *others: Seen) -> None:
+    """Let others see the store's events, right after the watch cache: what they know is as new as what is read."""
+
+    def apply(events: list[Event]) -> None:
+        registry.cache.apply(events)
+        for other in others:
+            other(events)
+
+    registry.store.listen(apply)
+
+
+async def ensure_builtin(registry: Registry) -> None:
+    """Create what a fresh store lacks, and give built-in roles the rules of this version, unless their annotation
+    `rbac.authorization.kubernetes.io/autoupdate` is "false". Idempotent."""
+    for name, wanted in builtin.documents():
+        kind = kinds.builtin(name, GROUP)
+        entry = registry.of(kind).get("", wanted["metadata"]["name"])
+        if entry is None:
+            try:
+                await registry.create(kind, "", wanted, WriteOptions())
+            except AlreadyExistsError:
+                continue
+            continue
+        found = entry.object()
+        if (found["metadata"].get("annotations") or {}).get(builtin.AUTOUPDATE) != "true":
+            continue
+        changed = {**found, **{key: wanted[key] for key in _OWNED if key in wanted}}
+        if changed != found:
+            await registry.update(kind, "", entry.key.name, changed, WriteOptions())
+
+
+_OWNED = ("rules", "aggregationRule", "subjects")

@@ -1,0 +1,1 @@
+"""Who calls: tokens of several kinds, client certificates, and on whose behalf."""

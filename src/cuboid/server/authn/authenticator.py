@@ -1,0 +1,47 @@
+"""The kinds of credentials in their order: a bearer token of some kind, else the connection's client certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from starlette.types import Scope
+
+from cuboid.kube.identity import User
+from cuboid.lib.errors import UnauthorizedError
+from cuboid.server.authn.credential import Credential
+
+Check = Callable[[str], Awaitable[Credential | None]]
+"""Of a token: None if it is not of this kind. UnauthorizedError if it is, and no good."""
+MAX_TOKEN = 16 * 1024
+"""Bytes."""
+
+
+class TokenAuthenticator:
+    """Also what a TokenReview asks."""
+
+    def __init__(self, *checks: Check) -> None:
+        self._checks = checks
+
+    async def token(self, token: str) -> Credential:
+        """UnauthorizedError without saying why."""
+        if token and len(token) <= MAX_TOKEN:
+            for check in self._checks:
+                found = await check(token)
+                if found is not None:
+                    return found
+        raise UnauthorizedError("Unauthorized")
+
+    async def credential(self, scope: Scope) -> Credential | None:
+        given = _authorization(scope["headers"])
+        if given:
+            kind, _, token = given.partition(" ")
+            return await self.token(token.strip() if kind.lower() == "bearer" else "")
+        user: User | None = scope.get("state", {}).get("certified")
+        return None if user is None else Credential(user)
+
+
+def _authorization(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    for key, value in headers:
+        if key == b"authorization":
+            return value.decode("latin-1")
+    return ""

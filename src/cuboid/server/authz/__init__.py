@@ -1,0 +1,1 @@
+"""May they: what a request wants, and who allows it."""

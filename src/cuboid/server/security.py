@@ -1,0 +1,40 @@
+"""Identity and rights of one server, put together: who calls, may they, and what keeps both current."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cuboid.kube.rbac.live import LivePolicy, ensure_builtin, follow
+from cuboid.kube.registry import Registry
+from cuboid.lib.aio import TaskSet
+from cuboid.server.authn.authenticator import TokenAuthenticator
+from cuboid.server.authz.authorizer import Authorizer
+from cuboid.server.gate import Gate
+from cuboid.server.tokens import Tokens
+
+AUDIENCE = "https://kubernetes.default.svc.cluster.local"
+"""The server's own name, as the issuer of tokens and as who they are for."""
+
+
+@dataclass(frozen=True)
+class Security:
+    gate: Gate
+    authenticator: TokenAuthenticator
+    authorizer: Authorizer
+    audiences: tuple[str, ...] = (AUDIENCE,)
+    """What tokens for this server are made for."""
+
+    def start(self, tasks: TaskSet) -> None:
+        """What goes on for as long as the server serves."""
+        tasks.start(self.gate.keep(), name="gate")
+
+
+async def make(registry: Registry, tokens: Tokens) -> Security:
+    """Reads what the registry has, and follows it from then on."""
+    policy = LivePolicy()
+    policy.load(registry)
+    follow(registry, policy.saw)
+    await ensure_builtin(registry)
+    authenticator = TokenAuthenticator(tokens.check)
+    authorizer = Authorizer(policy)
+    return Security(Gate(authenticator, authorizer), authenticator, authorizer)
