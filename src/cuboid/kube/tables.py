@@ -23,12 +23,13 @@ def table(
         "apiVersion": META,
         "metadata": metadata,
         "columnDefinitions": [column.definition() for column in kind.columns],
-        "rows": [_row(kind, document, include, now) for document in documents],
+        "rows": [row(kind, document, include, now) for document in documents],
     }
 
 
-def _row(kind: Kind, document: Mapping[str, Any], include: str, now: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"cells": kind.cells(document, now)}
+def row(kind: Kind, document: Mapping[str, Any], include: str, now: float) -> dict[str, Any]:
+    """One line of a table."""
+    made: dict[str, Any] = {"cells": kind.cells(document, now)}
     if include != "None":
-        row["object"] = document if include == "Object" else partial(document)
-    return row
+        made["object"] = document if include == "Object" else partial(document)
+    return made

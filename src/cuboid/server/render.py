@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from cuboid.kube.cache import Change, Entry, encode
 from cuboid.kube.kinds import Kind
 from cuboid.kube.pages import Page
 from cuboid.kube.status import to_status
-from cuboid.kube.tables import META, partial, table
+from cuboid.kube.tables import META, partial, row, table
 from cuboid.lib.errors import CuboidError, InvalidError
 
 JSON = "application/json"
+PIECE = 128 * 1024
+"""Bytes of a long answer that are made and sent at once."""
 _AS = re.compile(r";\s*as=(\w+)")
 _KNOWN = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
 
@@ -61,21 +65,30 @@ class Renderer:
     def object(self, document: Mapping[str, Any]) -> bytes:
         return encode(self._shaped(document))
 
-    def page(self, page: Page) -> bytes:
+    def page(self, page: Page) -> Iterator[bytes]:
+        """A list, item by item: a long one is never whole in memory."""
         metadata: dict[str, Any] = {"resourceVersion": str(page.revision)}
         if page.token:
             metadata["continue"] = page.token
         if page.remaining is not None:
             metadata["remainingItemCount"] = page.remaining
         if self.form == "Table":
-            documents = (self._document(entry) for entry in page.entries)
-            return encode(table(self.kind, documents, metadata, self._include, time.time()))
+            yield from self._rows(page, metadata)
+            return
         name, version = f"{self.kind.kind}List", self.kind.api_version
         if self.form:
             name, version = "PartialObjectMetadataList", META
         head = encode({"kind": name, "apiVersion": version, "metadata": metadata})
-        items = b",".join(self.entry(entry) for entry in page.entries)
-        return head[:-1] + b',"items":[' + items + b"]}"
+        yield head[:-1] + b',"items":['
+        yield from _listed(self.entry(entry) for entry in page.entries)
+        yield b"]}"
+
+    def _rows(self, page: Page, metadata: Mapping[str, Any]) -> Iterator[bytes]:
+        now = time.time()
+        head = encode(table(self.kind, (), metadata, self._include, now))  # ends with an empty list of rows
+        yield head[:-2]
+        yield from _listed(encode(row(self.kind, self._document(entry), self._include, now)) for entry in page.entries)
+        yield b"]}"
 
     @property
     def same(self) -> tuple[str, str, str]:
@@ -110,7 +123,50 @@ def line(kind: str, document: bytes) -> bytes:
     return b'{"type":"%s","object":%s}\n' % (kind.encode(), document)
 
 
-def answer(body: bytes, code: int = 200, warnings: tuple[str, ...] = ()) -> Response:
+def _listed(items: Iterable[bytes]) -> Iterator[bytes]:
+    first = True
+    for item in items:
+        yield item if first else b"," + item
+        first = False
+
+
+class _Long(Response):
+    """An answer that is made while it is sent, with others' work in between."""
+
+    def __init__(self, first: bytes, rest: Iterator[bytes]) -> None:
+        super().__init__(media_type=JSON)
+        del self.headers["content-length"]
+        self._first = first
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        piece = self._first
+        while piece:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)
+            piece = _piece(self._rest)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _piece(items: Iterator[bytes]) -> bytes:
+    """About `PIECE` bytes, b"" at the end."""
+    gathered, size = [], 0
+    for item in items:
+        gathered.append(item)
+        size += len(item)
+        if size >= PIECE:
+            break
+    return b"".join(gathered)
+
+
+def answer(body: bytes | Iterator[bytes], code: int = 200, warnings: tuple[str, ...] = ()) -> Response:
+    """`body` in pieces is sent as it is made, if it is long."""
+    if not isinstance(body, bytes):
+        first = _piece(body)
+        if len(first) >= PIECE:
+            return _Long(first, body)
+        body = first
     response = Response(body, code, media_type=JSON)
     for warning in warnings:
         quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
