@@ -55,3 +55,10 @@ BOUND_AT = "cuboid.dev/boundAt"
 are the first phases of the receipt; without them (another API server, another scheduler) it begins at the node."""
 
 LEASE_NAMESPACE = "kube-node-lease"
+
+SERVICE_SUBNET = "10.96.0.0/16"
+"""Default range of the addresses of services."""
+
+API_SERVICE_IP = "10.96.0.1"
+DNS_SERVICE_IP = "10.96.0.10"
+"""Within the default range: where pods find the API, and their resolver."""

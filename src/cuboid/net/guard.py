@@ -53,6 +53,7 @@ table inet {name} {{
     ct state established,related accept
     icmp type echo-request accept
     icmpv6 type {{ echo-request, nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit }} accept
+    ip daddr 127.0.0.0/8 ct status dnat accept comment "a service of the host, see net.services"
     {inbound}
     reject with icmpx type admin-prohibited
   }}
@@ -126,10 +127,10 @@ async def install(settings: NetSettings, nameservers: Sequence[str], host_netns:
 async def present(bridge: str, host_netns: Path | None, *, outward: bool) -> bool:
     """Whether the tables are still there: somebody may have flushed all rules. Starts no process."""
     names = [table_name(bridge), *([redirect.table_name(bridge)] if outward else [])]
-    return await netns.run_in(host_netns, lambda: all(map(_has_table, names)))
+    return await netns.run_in(host_netns, lambda: all(map(has_table, names)))
 
 
-def _has_table(name: str) -> bool:
+def has_table(name: str) -> bool:
     """In this thread's namespace, by nfnetlink (linux/netfilter/nf_tables.h)."""
     try:
         netlink.ask(netlink.NETFILTER, _GET_TABLE, netlink.filter_header(_INET) + netlink.text(_TABLE_NAME, name))

@@ -115,6 +115,8 @@ class CniNetwork:
         link = await wire.join(path, addresses, owner=record.tap_uid, quiet=network.builtin)
         if record.limits != NO_LIMITS:
             await wire.limit(path, record.limits)
+        if record.builtin:
+            await netns.run_in(self._host, lambda: redirect.open_loopback(record.bridge))
         await self._publish(record, addresses)
         attachment = self._attachment(record, path, link, addresses, result)
         await self._write(replace(record, phase=goal, result=result.raw, attachment=attachment))

@@ -112,12 +112,17 @@ def elements(ports: Sequence[PortMapping], addresses: Sequence[str]) -> Iterator
                 yield Element(f"one{pod.version}", host.packed + key, data)
 
 
+def open_loopback(bridge: str) -> None:
+    """Let connections be redirected to and from 127.0.0.1; `net.guard` keeps pods from asking for it themselves."""
+    Path("/proc/sys/net/ipv4/conf", bridge, "route_localnet").write_text("1")
+
+
 def publish(bridge: str, pod_uid: str, ports: Sequence[PortMapping], addresses: Sequence[str]) -> None:
     """In the host's namespace. The caller has claimed the ports, so what the maps still say of them is void.
 
     The elements name the pod in a comment, for whoever looks at the rules.
     """
-    Path("/proc/sys/net/ipv4/conf", bridge, "route_localnet").write_text("1")  # for connections to 127.0.0.1
+    open_loopback(bridge)
     for element in elements(ports, addresses):
         body = element.whole(bridge, pod_uid)
         try:

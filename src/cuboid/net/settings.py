@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cuboid.kube.names import SERVICE_SUBNET
 from cuboid.lib.settings import setting
 
 
@@ -36,4 +37,7 @@ class NetSettings:
     blocked: tuple[str, ...] = setting(
         ("169.254.0.0/16",),
         why="networks closed to pods: a cloud's metadata service hands out the machine's credentials",
+    )
+    service_subnet: str = setting(
+        SERVICE_SUBNET, why="addresses of services, the same as [server] service_subnet; must not overlap the pods'"
     )
