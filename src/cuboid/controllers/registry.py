@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cuboid.controllers.endpoints import EndpointsController
+from cuboid.controllers.endpointslice_mirror import EndpointSliceMirrorController
+from cuboid.controllers.endpointslices import EndpointSliceController
+from cuboid.controllers.nodelife import NodeLifecycleController
+from cuboid.controllers.taints import TaintController
 from cuboid.kube.controller.view import Controller
 
 
@@ -16,7 +21,13 @@ class Row:
     everywhere: bool = False
 
 
-ALL: tuple[Row, ...] = ()
+ALL: tuple[Row, ...] = (
+    Row(EndpointsController),
+    Row(EndpointSliceController),
+    Row(EndpointSliceMirrorController),
+    Row(NodeLifecycleController),
+    Row(TaintController),
+)
 
 
 def chosen(*, embedded: bool) -> list[Controller]:
