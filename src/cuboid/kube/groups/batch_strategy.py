@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from cuboid.kube.fields import Fields
 from cuboid.kube.pod_defaults import default_template
 from cuboid.kube.strategy import Object, SpecStrategy
+from cuboid.kube.validate_cronjob import validate_cron_job, validate_cron_job_name
+from cuboid.kube.validate_job import NAME_LABELS, UID_LABELS, validate_job
+from cuboid.kube.validate_job_change import validate_job_change, validate_job_status
 
-NAME_LABELS = ("batch.kubernetes.io/job-name", "job-name")
-UID_LABELS = ("batch.kubernetes.io/controller-uid", "controller-uid")
 _MAX_INT32 = 2**31 - 1
 
 
@@ -39,6 +44,27 @@ class JobStrategy(SpecStrategy):
         if template.get("labels") and not metadata.get("labels"):
             metadata["labels"] = dict(template["labels"])
 
+    def validate_body(self, new: Object, fields: Fields) -> None:
+        validate_job(new, fields)
+
+    def validate_update(self, new: Object, old: Object, fields: Fields) -> None:
+        """A spec that did not change was validated when it came."""
+        if new["spec"] == old["spec"]:
+            super().validate_status(new, old, fields)
+        else:
+            super().validate_update(new, old, fields)
+
+    def validate_change(self, new: Object, old: Object, fields: Fields) -> None:
+        validate_job_change(new, old, fields)
+
+    def validate_status(self, new: Object, old: Object, fields: Fields) -> None:
+        super().validate_status(new, old, fields)
+        validate_job_status(new, old, fields)
+
+    def selectable(self, document: Mapping[str, Any]) -> dict[str, str]:
+        succeeded = document.get("status", {}).get("succeeded", 0)
+        return {**super().selectable(document), "status.successful": str(succeeded)}
+
 
 class CronJobStrategy(SpecStrategy):
     def default(self, new: Object) -> None:
@@ -51,6 +77,13 @@ class CronJobStrategy(SpecStrategy):
         spec.setdefault("suspend", False)
         spec.setdefault("successfulJobsHistoryLimit", 3)
         spec.setdefault("failedJobsHistoryLimit", 1)
+
+    def validate(self, new: Object, fields: Fields) -> None:
+        super().validate(new, fields)
+        validate_cron_job_name(new["metadata"], fields)
+
+    def validate_body(self, new: Object, fields: Fields) -> None:
+        validate_cron_job(new["spec"], fields)
 
 
 def default_failure_policy(spec: Object) -> None:
