@@ -22,9 +22,10 @@ class Column:
     type: str = "string"
     priority: int = 0
     description: str = ""
+    format: str = ""
 
     def definition(self) -> dict[str, Any]:
-        form = "name" if self.name == "Name" else ""
+        form = "name" if self.name == "Name" else self.format
         return {
             "name": self.name,
             "type": self.type,

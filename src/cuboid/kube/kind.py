@@ -43,10 +43,24 @@ class Kind:
     from_storage: Callable[[dict[str, Any]], dict[str, Any]] = lambda document: document
     verbs: tuple[str, ...] = field(default=VERBS)
     structure: schema.Node | None = None  # of a kind whose schema is not built in
+    custom_schema: Mapping[str, Any] | None = None  # the same as it was given, for OpenAPI
+    singular_name: str = ""  # where it is not the kind in lower case
+    list_name: str = ""  # where it is not the kind with "List"
+    converted: bool = False  # what is stored is not what goes out, though no other version is stored
+    warning: str = ""  # for everyone who uses it
 
     @property
     def singular(self) -> str:
-        return self.kind.lower()
+        return self.singular_name or self.kind.lower()
+
+    @property
+    def list_kind(self) -> str:
+        return self.list_name or f"{self.kind}List"
+
+    @property
+    def verbatim(self) -> bool:
+        """What is stored goes out as it is."""
+        return not self.storage[1] and not self.converted
 
     @property
     def api_version(self) -> str:

@@ -11,6 +11,7 @@ from cuboid.kube.groups import (
     batch,
     coordination,
     core,
+    cuboid,
     discovery,
     events,
     networking,
@@ -26,6 +27,7 @@ __all__ = ["KINDS", "VERBS", "Kind", "Kinds", "Subresource", "builtin"]
 
 KINDS: tuple[Kind, ...] = (
     *core.ROWS,
+    *cuboid.ROWS,
     *apiextensions.ROWS,
     *apps.ROWS,
     *autoscaling.ROWS,
@@ -53,6 +55,8 @@ class Kinds:
 
     def __init__(self, rows: Iterable[Kind] = KINDS) -> None:
         self._rows = {(kind.group, kind.version, kind.plural): kind for kind in rows}
+        self.changes = 0
+        """Grows with every kind that comes or goes."""
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(tuple(self._rows.values()))
@@ -67,6 +71,8 @@ class Kinds:
     def add(self, kind: Kind) -> None:
         """Serve a kind, in place of what was served there."""
         self._rows[kind.group, kind.version, kind.plural] = kind
+        self.changes += 1
 
     def remove(self, kind: Kind) -> None:
         self._rows.pop((kind.group, kind.version, kind.plural), None)
+        self.changes += 1

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from cuboid.kube import quantity
+from cuboid.kube import own, quantity
 from cuboid.kube.status import bad_request
 from cuboid.lib.clock import parse_rfc3339
 from cuboid.lib.errors import InvalidError, UnsupportedError
@@ -29,14 +29,25 @@ _SPECIAL = {
     _META + "Time": "time",
     _META + "MicroTime": "time",
     _META + "FieldsV1": "any",
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray": "schemas",
+    "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool": "schemas",
 }
 _INTEGER_LIMITS = {"int32": 2**31, "int64": 2**63}
 
 
 class Node:
-    """One type. `kind`: object, map, array, string, integer, number, boolean, quantity, int-or-string, time, any."""
+    """One type.
 
-    __slots__ = ("atomic", "format", "items", "kind", "list_keys", "merge_key", "name", "properties", "strategy")
+    `kind`: object, map, array, string, integer, number, boolean, quantity, int-or-string, time, any, schemas.
+
+    A node is loose in a custom resource: decoding takes unknown fields out, and wrong types are left to validation,
+    which names all of them. `preserve` keeps unknown fields.
+    """
+
+    __slots__ = (
+        "atomic", "format", "items", "kind", "list_keys", "list_type", "loose", "merge_key", "name", "preserve",
+        "properties", "strategy",
+    )  # fmt: skip
 
     def __init__(self, kind: str, name: str = "", form: str = "") -> None:
         self.kind = kind
@@ -48,6 +59,9 @@ class Node:
         self.merge_key = ""
         self.strategy: tuple[str, ...] = ()
         self.atomic = False
+        self.list_type = ""  # atomic, set or map: how a list merges under server-side apply
+        self.loose = False
+        self.preserve = False
 
 
 Field = Node
@@ -66,7 +80,7 @@ def definitions() -> dict[str, Any]:
         raise UnsupportedError("the package kubernetes-validate is not installed", hint="run make setup")
     file = Path(spec.origin).parent / "kubernetes-json-schema" / f"v{VERSION}.0-local" / "_definitions.json"
     found: dict[str, Any] = msgspec.json.decode(file.read_bytes())["$defs"]
-    return found
+    return {**found, **own.DEFINITIONS}
 
 
 @functools.cache
@@ -93,8 +107,10 @@ class _Compiler:
             return self._nodes[name]
         short = name.rpartition(".")[2]
         if name in _SPECIAL:
-            self._nodes[name] = Node(_SPECIAL[name], short)
-            return self._nodes[name]
+            made = self._nodes[name] = Node(_SPECIAL[name], short)
+            if made.kind == "schemas":
+                made.items = self._named(name.removesuffix("OrArray").removesuffix("OrBool"))
+            return made
         if self._raw is None or name not in self._raw:
             raise InvalidError(f"there is no schema named {name!r}")
         made = self._nodes[name] = Node("object", short)
@@ -138,6 +154,7 @@ def _with_hints(made: Node, raw: dict[str, Any]) -> Node:
     made.merge_key = raw.get("x-kubernetes-patch-merge-key", "")
     made.strategy = tuple(raw.get("x-kubernetes-patch-strategy", "").split(",")) if _has_patch_hints(raw) else ()
     made.list_keys = tuple(raw.get("x-kubernetes-list-map-keys", ()))
+    made.list_type = raw.get("x-kubernetes-list-type", "")
     made.atomic = made.atomic or "atomic" in (raw.get("x-kubernetes-list-type"), raw.get("x-kubernetes-map-type"))
     return made
 
@@ -152,6 +169,8 @@ def decode(root: Node, value: Any, unknown: list[str]) -> Any:
 
 def _decode(node: Node, value: Any, path: str, owner: str, unknown: list[str]) -> Any:
     kind = node.kind
+    if node.loose:
+        return _prune(node, value, path, unknown)
     if kind == "object":
         return _decode_object(node, value, path, owner, unknown)
     if kind == "array":
@@ -164,7 +183,46 @@ def _decode(node: Node, value: Any, path: str, owner: str, unknown: list[str]) -
         items = node.items
         assert items is not None
         return {k: _decode(items, "" if v is None else v, f"{path}.{k}", owner, unknown) for k, v in value.items()}
+    if kind == "schemas":
+        return _decode_schemas(node, value, path, owner, unknown)
     return _decode_scalar(node, value, path, owner)
+
+
+def _decode_schemas(node: Node, value: Any, path: str, owner: str, unknown: list[str]) -> Any:
+    """A schema, or a list of them, or whether there may be anything."""
+    assert node.items is not None
+    if isinstance(value, list):
+        return [_decode(node.items, item, f"{path}[{i}]", owner, unknown) for i, item in enumerate(value)]
+    return value if isinstance(value, bool) else _decode(node.items, value, path, owner, unknown)
+
+
+def _prune(node: Node, value: Any, path: str, unknown: list[str]) -> Any:
+    """Of a custom resource: without unknown fields. Nulls stay for defaulting, wrong types for validation."""
+    if node.kind == "object" and isinstance(value, dict):
+        return _prune_object(node, value, path, unknown)
+    items = node.items
+    if node.kind == "map" and isinstance(value, dict) and items is not None:
+        return {key: _decode(items, item, f"{path}.{key}", "", unknown) for key, item in value.items()}
+    if node.kind == "array" and isinstance(value, list) and items is not None:
+        return [_decode(items, item, f"{path}[{i}]", "", unknown) for i, item in enumerate(value)]
+    if node.kind == "integer" and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return int(value)
+    return value
+
+
+def _prune_object(node: Node, value: dict[str, Any], path: str, unknown: list[str]) -> dict[str, Any]:
+    clean = {}
+    for key, item in value.items():
+        child = node.properties.get(key)
+        where = f"{path}.{key}" if path else key
+        if child is None:
+            if node.preserve:
+                clean[key] = item
+            elif len(unknown) < MAX_UNKNOWN:
+                unknown.append(where)
+        elif item is not None or child.loose:
+            clean[key] = _decode(child, item, where, node.name, unknown)
+    return clean
 
 
 def _decode_object(node: Node, value: Any, path: str, owner: str, unknown: list[str]) -> dict[str, Any]:

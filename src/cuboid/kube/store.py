@@ -122,6 +122,12 @@ class Store:
             for group, resource, namespace, name, rv, value in db.execute("SELECT * FROM objects"):
                 yield Key(intern(group), intern(resource), intern(namespace), name), rv, value
 
+    def values(self, group: str, resource: str) -> list[bytes]:
+        """What is stored of one resource. For start-up, before the first commit."""
+        with closing(self._connect()) as db:
+            found = db.execute("SELECT value FROM objects WHERE grp=? AND resource=?", (group, resource))
+            return [value for (value,) in found]
+
     def events(self) -> Iterator[Event]:
         """The history, oldest first. For start-up, before the first commit."""
         with closing(self._connect()) as db:

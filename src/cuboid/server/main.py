@@ -23,6 +23,7 @@ import cuboid
 from cuboid.kube import expiry, kinds, namespaces
 from cuboid.kube.cache import Cache
 from cuboid.kube.client import KubeClient
+from cuboid.kube.crd import serving as crd
 from cuboid.kube.registry import Registry
 from cuboid.kube.store import Store
 from cuboid.lib import heap
@@ -103,6 +104,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     store = Store(folder / STORE_FILE, history=settings.history)
     try:
         served_kinds = kinds.Kinds()
+        crd.restore(store, served_kinds)
         cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in served_kinds.stored()})
         registry = Registry(store, cache, served_kinds)
         await namespaces.ensure_permanent(registry)
@@ -207,10 +209,12 @@ async def _serve(prepared: Prepared, path: Path) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    definitions = crd.Definitions(prepared.context.registry)
     async with TaskSet("server") as tasks:
         serving = tasks.start(server.serve([prepared.listener]), name="http")
         tasks.start(namespaces.keep(prepared.context.registry), name="namespaces")
         prepared.context.security.start(tasks)
+        tasks.start(definitions.keep(), name="definitions")
         tasks.start(expiry.keep(prepared.context.registry), name="expiry")
         await until_started(server, serving, START_SECONDS, "the HTTP server")
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)

@@ -48,7 +48,7 @@ class Renderer:
         self.kind = kind
         self.form = accepted(accept)
         self._include = include or "Metadata"
-        self._verbatim = not self.form and not kind.storage[1]
+        self._verbatim = not self.form and kind.verbatim
 
     def _document(self, entry: Entry) -> dict[str, Any]:
         return self.kind.from_storage(entry.object())
@@ -75,7 +75,7 @@ class Renderer:
         if self.form == "Table":
             yield from self._rows(page, metadata)
             return
-        name, version = f"{self.kind.kind}List", self.kind.api_version
+        name, version = self.kind.list_kind, self.kind.api_version
         if self.form:
             name, version = "PartialObjectMetadataList", META
         head = encode({"kind": name, "apiVersion": version, "metadata": metadata})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cuboid.kube import columns as c
+from cuboid.kube.crd.definition import DefinitionStrategy
 from cuboid.kube.kind import Kind, status_of
-from cuboid.kube.strategy import SpecStrategy
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,9 +14,9 @@ ROWS: tuple[Kind, ...] = (
         "customresourcedefinitions",
         False,
         "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
-        SpecStrategy(),
-        c.PLAIN,
-        c.plain,
+        DefinitionStrategy(),
+        (c.PLAIN[0], c.Column("Created At", "date")),
+        lambda document, now: [document["metadata"]["name"], document["metadata"].get("creationTimestamp")],
         (
             "crd",
             "crds",
