@@ -122,6 +122,8 @@ class World:
         self.told: list[Told] = []
         self.failures: list[str] = []
         """Plans that ended with an error which is no conflict: the error's text."""
+        self.after_plan: Callable[[], None] = lambda: None
+        """For what has to be true all the time."""
 
     async def __aenter__(self) -> World:
         self._patch = patch("time.time", self.clock.now)
@@ -263,11 +265,19 @@ class World:
         for resource, watcher in self._watchers.items():
             self.source.hand_out(resource, await watcher.take(0))
 
-    async def settle(self) -> None:
-        """Until no plan is left to make now. Raises what a controller broke with, or if they never come to rest."""
+    def _wake_due(self) -> None:
+        for work in [work for work, when in self._due.items() if when <= self.clock.now()]:
+            del self._due[work]
+            if work not in self._ready:
+                self._ready.append(work)
+
+    async def settle(self, plans: int = 0) -> None:
+        """Until no plan is left to make now, or so many of them were made. Raises what a controller broke with, or if
+        they never come to rest. `after_plan` is called behind each."""
         last: deque[str] = deque(maxlen=8)
-        for _ in range(STEPS):
+        for _ in range(plans or STEPS):
             await self._deliver()
+            self._wake_due()
             if not self._ready:
                 return
             try:
@@ -275,6 +285,9 @@ class World:
             except Killed:
                 self._killer.revive()
                 self._start()
+            self.after_plan()
+        if plans:
+            return
         raise AssertionError("controllers do not come to rest: " + "; ".join(last))
 
     async def _step(self, controller: Controller, key: Key) -> str:
@@ -312,9 +325,7 @@ class World:
             work = min(self._due, key=self._due.__getitem__, default=None)
             if work is None or self._due[work] > end:
                 break
-            self.clock.advance(max(self._due.pop(work) - self.clock.now(), 0.0))
-            if work not in self._ready:
-                self._ready.append(work)
+            self.clock.advance(max(self._due[work] - self.clock.now(), 0.0))
         self.clock.advance(end - self.clock.now())
         await self.settle()
 

@@ -52,7 +52,7 @@ class Source(View, Protocol):
         ...
 
     def every(self, resource: Resource) -> Iterator[Object]:
-        """All objects, one after the other, in no order; the loop must not be left in between."""
+        """All objects, decoded one after the other."""
         ...
 
     async def seen(self, resource: Resource, written: Object, seconds: float) -> bool:
