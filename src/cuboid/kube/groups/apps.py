@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
 from cuboid.kube.groups.apps_strategy import (
     DaemonSetStrategy,
     DeploymentStrategy,
@@ -11,6 +10,7 @@ from cuboid.kube.groups.apps_strategy import (
     StatefulSetStrategy,
 )
 from cuboid.kube.kind import SCALE, Kind, status_of
+from cuboid.kube.printing import apps
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -21,8 +21,8 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.apps.v1.Deployment",
         DeploymentStrategy(),
-        c.PLAIN,
-        c.plain,
+        apps.DEPLOYMENT,
+        apps.deployment,
         ("deploy",),
         categories=("all",),
         subresources=(
@@ -38,8 +38,8 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.apps.v1.ReplicaSet",
         ReplicaSetStrategy(),
-        c.PLAIN,
-        c.plain,
+        apps.REPLICA_SET,
+        apps.replica_set,
         ("rs",),
         categories=("all",),
         subresources=(
@@ -55,8 +55,8 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.apps.v1.StatefulSet",
         StatefulSetStrategy(),
-        c.PLAIN,
-        c.plain,
+        apps.STATEFUL_SET,
+        apps.stateful_set,
         ("sts",),
         categories=("all",),
         subresources=(
@@ -72,8 +72,8 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.apps.v1.DaemonSet",
         DaemonSetStrategy(),
-        c.PLAIN,
-        c.plain,
+        apps.DAEMON_SET,
+        apps.daemon_set,
         ("ds",),
         categories=("all",),
         subresources=(status_of("DaemonSet"),),
@@ -86,7 +86,7 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.apps.v1.ControllerRevision",
         RevisionStrategy(),
-        c.PLAIN,
-        c.plain,
+        apps.CONTROLLER_REVISION,
+        apps.controller_revision,
     ),
 )

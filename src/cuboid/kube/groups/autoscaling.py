@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
 from cuboid.kube.groups.autoscaling_strategy import AutoscalerStrategy
 from cuboid.kube.kind import Kind, status_of
+from cuboid.kube.printing import autoscaling
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -15,8 +15,8 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
         AutoscalerStrategy(),
-        c.PLAIN,
-        c.plain,
+        autoscaling.AUTOSCALER,
+        autoscaling.autoscaler,
         ("hpa",),
         categories=("all",),
         subresources=(status_of("HorizontalPodAutoscaler"),),

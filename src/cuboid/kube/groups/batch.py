@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
 from cuboid.kube.groups.batch_strategy import CronJobStrategy, JobStrategy
 from cuboid.kube.kind import Kind, status_of
+from cuboid.kube.printing import batch
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -15,8 +15,8 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.batch.v1.Job",
         JobStrategy(),
-        c.PLAIN,
-        c.plain,
+        batch.JOB,
+        batch.job,
         categories=("all",),
         subresources=(status_of("Job"),),
     ),
@@ -28,8 +28,8 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.batch.v1.CronJob",
         CronJobStrategy(),
-        c.PLAIN,
-        c.plain,
+        batch.CRON_JOB,
+        batch.cron_job,
         ("cj",),
         categories=("all",),
         subresources=(status_of("CronJob"),),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
 from cuboid.kube.groups.policy_strategy import BudgetStrategy
 from cuboid.kube.kind import Kind, status_of
+from cuboid.kube.printing import autoscaling
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -15,8 +15,8 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.policy.v1.PodDisruptionBudget",
         BudgetStrategy(),
-        c.PLAIN,
-        c.plain,
+        autoscaling.BUDGET,
+        autoscaling.budget,
         ("pdb",),
         subresources=(status_of("PodDisruptionBudget"),),
     ),

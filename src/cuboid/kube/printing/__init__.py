@@ -1,0 +1,1 @@
+"""How `kubectl get` prints the kinds of each API group."""
