@@ -18,6 +18,7 @@ from cuboid.lib import proc
 from cuboid.lib.errors import InvalidError
 from cuboid.lib.linux import netns
 from cuboid.net import conntrack, guard
+from cuboid.net.cni.config import configured
 from cuboid.net.settings import NetSettings
 
 _DEADLINE = 10.0  # s, one transaction
@@ -63,8 +64,10 @@ def checked(forward: Forward) -> Forward:
     return forward
 
 
-def base(bridge: str, subnets: Sequence[str], service_subnet: str) -> str:
-    """The table without a service."""
+def base(bridge: str, subnets: Sequence[str], service_subnet: str, *, builtin: bool) -> str:
+    """The table without a service. On the built-in network only its own pods are led: others' may have their own rules
+    for the same addresses. Where pods of another network come in is not known."""
+    pods = f'iifname "{bridge}" ' if builtin else ""
     name = table_name(bridge)
     hairpin = "\n    ".join(
         f"ip saddr {net} ip daddr {net} ct status dnat masquerade" for net in subnets if ":" not in net
@@ -74,17 +77,18 @@ delete table inet {name}
 table inet {name} {{
   map addresses {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
   map node_ports {{ type inet_proto . inet_service : verdict; }}
-  chain services {{
-    ip daddr . meta l4proto . th dport vmap @addresses
+  chain here {{
     fib daddr type local meta l4proto . th dport vmap @node_ports
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat - 5; policy accept;
-    meta l4proto {{ tcp, udp, sctp }} jump services
+    {pods}meta l4proto {{ tcp, udp, sctp }} ip daddr . meta l4proto . th dport vmap @addresses
+    meta l4proto {{ tcp, udp, sctp }} jump here
   }}
   chain output {{
     type nat hook output priority -105; policy accept;
-    meta l4proto {{ tcp, udp, sctp }} jump services
+    meta l4proto {{ tcp, udp, sctp }} ip daddr . meta l4proto . th dport vmap @addresses
+    meta l4proto {{ tcp, udp, sctp }} jump here
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat - 5; policy accept;
@@ -167,7 +171,9 @@ class ServiceRules:
         bridge = self._settings.bridge
         script = changes(bridge, known or {}, wanted)
         if known is None:
-            script = base(bridge, guard.subnets(self._settings), self._settings.service_subnet) + script
+            builtin = configured(self._settings) is None
+            subnets = guard.subnets(self._settings)
+            script = base(bridge, subnets, self._settings.service_subnet, builtin=builtin) + script
         if script:
             self._known = None
             await self._run(script)

@@ -44,9 +44,13 @@ def _table(env: Sequence[str]) -> dict[str, str]:
 
 
 async def resolve_env(
-    pod: Pod, container: Container, image_env: tuple[str, ...], objects: ObjectReader, facts: PodFacts
-) -> list[str]:
-    """The complete environment as `KEY=VALUE`. CreateContainerConfigError names the object and key that is missing."""
+    pod: Pod, container: Container, image_env: tuple[str, ...], objects: ObjectReader, facts: PodFacts,
+    services: Mapping[str, str] | None = None,
+) -> list[str]:  # fmt: skip
+    """The complete environment as `KEY=VALUE`. CreateContainerConfigError names the object and key that is missing.
+
+    `services` are the variables that tell where services are; the container's own win.
+    """
     own: dict[str, str] = {}
     for source in container.env_from:
         own |= await _from_object(pod, source, objects)
@@ -56,7 +60,7 @@ async def resolve_env(
             own[variable.name] = value
     defaults = {"PATH": DEFAULT_PATH} | ({"HOSTNAME": facts.hostname} if facts.hostname else {})
     defaults |= {"TERM": "xterm"} if container.tty else {}
-    complete = defaults | _table(image_env) | own
+    complete = defaults | _table(image_env) | dict(services or {}) | own
     return [f"{key}={value}" for key, value in complete.items()]
 
 

@@ -22,6 +22,8 @@ from cuboid.lib.log import get_log, set_up
 from cuboid.lib.paths import Paths
 from cuboid.lib.settings import load
 from cuboid.lib.systemd import notify
+from cuboid.net.services import ServiceRules
+from cuboid.net.settings import NetSettings
 from cuboid.node import parts
 from cuboid.node.daemon import NodeDaemon
 from cuboid.node.events import EventRecorder
@@ -29,6 +31,7 @@ from cuboid.node.kube_api import KubeApi, KubeObjects
 from cuboid.node.kubelet.app import kubelet_app, sweep_spool
 from cuboid.node.kubelet.serve import Keys, serve_kubelet
 from cuboid.node.metrics import NodeMetrics
+from cuboid.node.services import ServiceProxy, fixed
 from cuboid.node.settings import NodeSettings
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.steps.tools import Tools
@@ -114,11 +117,14 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
     templates = parts.templates(paths, settings, driver, gate, clock)
     warm = parts.warm(paths, settings, templates, driver, network, disks, gate, metrics, clock)
     warm.favour(parts.ordinary_shape(settings, boots.ordinary, driver), disk_bytes=settings.disk_mib << 20)
+    constant = fixed(given.server, settings.dns_port)
+    services = ServiceProxy(client, ServiceRules(load(NetSettings, "net")), constant)
     tools = Tools(
         settings=settings, driver=driver, network=network, disks=disks,
         images=parts.images(paths), objects=objects, api=api, recorder=recorder, refresher=refresher,
         guest=parts.guest, boots=boots,
         gate=gate, templates=templates, warm=warm, clock=clock,
+        dns=parts.cluster_dns(settings), service_env=services.environment,
         node=name, host_ip=settings.address, cpus=os.cpu_count() or 1, metrics=metrics,
     )  # fmt: skip
     daemon = NodeDaemon(tools, paths.state)
@@ -127,6 +133,8 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
         daemon.port = port
         log.info("node agent runs", node=name, driver=f"{driver.name}/{accel}", port=port)
         edges = {"events": recorder.run(), "objects": objects.run()}
+        if settings.services:
+            edges["services"] = services.run()
         try:
             await daemon.run(stop, edges=edges, ready=_ready)
         finally:

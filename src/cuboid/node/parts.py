@@ -24,6 +24,7 @@ from cuboid.lib.paths import Paths
 from cuboid.lib.settings import load
 from cuboid.net.base import Network
 from cuboid.net.network import CniNetwork
+from cuboid.net.services import ServiceRules
 from cuboid.net.settings import NetSettings
 from cuboid.node.boots import Boots, GuestBoot
 from cuboid.node.metrics import NodeMetrics
@@ -31,6 +32,7 @@ from cuboid.node.records import Records
 from cuboid.node.recover import TAKEN_DOWN
 from cuboid.node.settings import NodeSettings
 from cuboid.node.sizing import size_of
+from cuboid.node.spec import ClusterDns
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.warm.machines import Bounds, WarmMachines
 from cuboid.node.warm.shape import Shape
@@ -132,6 +134,11 @@ def network(paths: Paths) -> CniNetwork:
     return CniNetwork(paths.state, paths.run, load(NetSettings, "net"))
 
 
+def cluster_dns(settings: NodeSettings) -> ClusterDns | None:
+    """The resolver of pods that want the cluster's, None where there is none."""
+    return ClusterDns(settings.cluster_dns, settings.cluster_domain) if settings.cluster_dns else None
+
+
 def disks(paths: Paths) -> Disks:
     return LocalDisks(paths.state, load(StorageSettings, "storage"))
 
@@ -184,6 +191,7 @@ async def clean_host(paths: Paths, settings: NodeSettings) -> None:
     pods = network(paths)
     await pods.clean(set())
     await pods.remove_host_rules()
+    await ServiceRules(load(NetSettings, "net")).remove()
 
 
 def raise_file_limit(wanted: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from cuboid.kube.names import DNS_SERVICE_IP
 from cuboid.lib.settings import setting
 from cuboid.node.sandbox.state import Rules
 
@@ -49,6 +50,15 @@ class NodeSettings:
     )
     max_pods: int = setting(110, why="pods on this node, Kubernetes' own default")
     reserved_mib: int = setting(512, unit="MiB", why="memory of the host that pods cannot have")
+
+    services: bool = setting(
+        True, why="lead addresses of services to their pods; false where the cluster's own proxy does"
+    )
+    cluster_dns: str = setting(DNS_SERVICE_IP, why="resolver of pods; empty: the network's, else the host's")
+    cluster_domain: str = setting("cluster.local", why="last part of the names of services")
+    dns_port: int = setting(
+        10_053, why="where the embedded API server's resolver listens on loopback, [server] dns_port; 0: there is none"
+    )
 
     heartbeat_seconds: float = setting(10.0, unit="s", why="how often the node's Lease is renewed")
     lease_seconds: int = setting(40, unit="s", why="after which a node without renewals counts as lost")

@@ -138,7 +138,7 @@ def domain(pod: Pod) -> str:
 def setup(
     pod: Pod, attachment: Attachment, found: Devices, files: Mapping[str, Sequence[pb.File]],
     *, now: float, entropy: bytes, mounts: Mapping[str, pb.NfsVolume], restored: bool = False,
-    machine_id: str = "", boot_id: str = "",
+    machine_id: str = "", boot_id: str = "", dns: ClusterDns | None = None,
 ) -> pb.Setup:  # fmt: skip
     """`files` of configMap-like volumes and `mounts` of NFS ones, both by volume name."""
     fqdn = f"{hostname(pod)}.{domain(pod)}" if domain(pod) else ""
@@ -147,7 +147,7 @@ def setup(
         hostname=fqdn if fqdn and pod.spec.set_hostname_as_fqdn else hostname(pod),
         domainname=domain(pod),
         hosts=_hosts(pod, attachment.ip, fqdn),
-        resolver=resolver(pod, attachment),
+        resolver=resolver(pod, attachment, dns),
         interfaces=[interface(attachment, restored=restored)],
         sysctls={s.name: s.value for s in (security.sysctls if security else [])},
         images=[pb.Device(name=image_id, serial=serial) for image_id, serial in found.images.items()],
@@ -173,13 +173,33 @@ def interface(attachment: Attachment, *, restored: bool = False) -> pb.Interface
     )  # fmt: skip
 
 
-def resolver(pod: Pod, attachment: Attachment) -> pb.Resolver:
-    """The network's, and the pod's dnsConfig in addition; with dnsPolicy None only the latter."""
+@dataclass(frozen=True)
+class ClusterDns:
+    """The resolver that knows services, and the domain that their names are in."""
+
+    server: str
+    domain: str
+
+
+NDOTS = "ndots:5"  # names of services have up to four dots, as in Kubernetes
+
+
+def resolver(pod: Pod, attachment: Attachment, dns: ClusterDns | None = None) -> pb.Resolver:
+    """By the pod's dnsPolicy: `dns` (ClusterFirst), what the network and the host have (Default), or nothing (None);
+    and the pod's dnsConfig in addition."""
     own = pod.spec.dns_config
-    base = pod.spec.dns_policy != "None"
-    servers = [*(attachment.nameservers if base else ()), *(own.nameservers if own else ())]
-    search = [*(attachment.search if base else ()), *(own.searches if own else ())]
-    options = {o.partition(":")[0]: o for o in (attachment.options if base else ())}
+    servers: list[str] = []
+    search: list[str] = []
+    given: tuple[str, ...] = ()
+    if pod.spec.dns_policy != "None":
+        servers, search, given = list(attachment.nameservers), list(attachment.search), attachment.options
+    if dns is not None and pod.spec.dns_policy not in ("None", "Default"):
+        servers = [dns.server]
+        search = [f"{pod.metadata.namespace}.svc.{dns.domain}", f"svc.{dns.domain}", dns.domain, *search]
+        given = (*given, NDOTS)
+    servers += own.nameservers if own else ()
+    search += own.searches if own else ()
+    options = {o.partition(":")[0]: o for o in given}
     for option in own.options if own else []:
         options[option.name] = f"{option.name}:{option.value}" if option.value is not None else option.name
     return pb.Resolver(

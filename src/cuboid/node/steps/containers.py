@@ -77,7 +77,8 @@ def _unreachable(work: PodWork, error: BaseException) -> ev.VmEnded:
 async def _describe(work: PodWork, order: do.StartContainer) -> pb.StartContainer:
     container = work.container(order.name)
     image = (await work.require_images())[order.name]
-    env = await resolve_env(work.pod, container, image.config.env, work.tools.objects, work.facts)
+    services = work.tools.service_env(work.pod)
+    env = await resolve_env(work.pod, container, image.config.env, work.tools.objects, work.facts, services)
     return spec_container.start_container(
         work.pod, container, image, env, attempt=order.attempt, keep_root=order.keep_root
     )

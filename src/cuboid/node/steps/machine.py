@@ -211,7 +211,7 @@ async def _set_up(work: PodWork, guest: Guest) -> None:
         call = spec.setup(
             work.pod, attachment, spec.devices(work.pod, images), files, now=work.now, entropy=os.urandom(ENTROPY),
             mounts=await _nfs_mounts(work, attachment.ip), restored=work.start != "cold",
-            machine_id=machine_id(work.uid), boot_id=str(uuid.uuid4()),
+            machine_id=machine_id(work.uid), boot_id=str(uuid.uuid4()), dns=work.tools.dns,
         )  # fmt: skip
         done = await guest.setup(call, timeout=work.tools.settings.call_seconds)
         work.timeline.inside("setup", done.phases_ns)

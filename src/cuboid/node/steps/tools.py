@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from cuboid.node.boots import Boots
 from cuboid.node.metrics import NodeMetrics
 from cuboid.node.objects import ObjectReader
 from cuboid.node.settings import NodeSettings
+from cuboid.node.spec import ClusterDns
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.volumes import VolumeRefresher
 from cuboid.node.warm.machines import WarmMachines
@@ -52,3 +54,5 @@ class Tools:
     host_ip: str
     cpus: int
     metrics: NodeMetrics = field(default_factory=NodeMetrics)
+    dns: ClusterDns | None = None
+    service_env: Callable[[Pod], Mapping[str, str]] = lambda pod: {}
