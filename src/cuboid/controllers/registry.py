@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cuboid.controllers.disruption import DisruptionController
 from cuboid.controllers.endpoints import EndpointsController
 from cuboid.controllers.endpointslice_mirror import EndpointSliceMirrorController
 from cuboid.controllers.endpointslices import EndpointSliceController
+from cuboid.controllers.job import Jobs
+from cuboid.controllers.job_orphans import JobOrphans
 from cuboid.controllers.nodelife import NodeLifecycleController
 from cuboid.controllers.taints import TaintController
+from cuboid.controllers.ttl import FinishedJobs
 from cuboid.kube.controller.view import Controller
 
 
@@ -22,11 +26,15 @@ class Row:
 
 
 ALL: tuple[Row, ...] = (
+    Row(Jobs),
+    Row(JobOrphans),
+    Row(FinishedJobs),
     Row(EndpointsController),
     Row(EndpointSliceController),
     Row(EndpointSliceMirrorController),
     Row(NodeLifecycleController),
     Row(TaintController),
+    Row(DisruptionController),
 )
 
 
