@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cuboid.controllers.cronjob import CronJobs
 from cuboid.controllers.disruption import DisruptionController
 from cuboid.controllers.endpoints import EndpointsController
 from cuboid.controllers.endpointslice_mirror import EndpointSliceMirrorController
@@ -29,6 +30,7 @@ ALL: tuple[Row, ...] = (
     Row(Jobs),
     Row(JobOrphans),
     Row(FinishedJobs),
+    Row(CronJobs),
     Row(EndpointsController),
     Row(EndpointSliceController),
     Row(EndpointSliceMirrorController),
