@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cuboid.controllers.accounts import RootCaController, ServiceAccountController
 from cuboid.controllers.cronjob import CronJobs
 from cuboid.controllers.disruption import DisruptionController
 from cuboid.controllers.endpoints import EndpointsController
@@ -13,6 +14,7 @@ from cuboid.controllers.endpointslices import EndpointSliceController
 from cuboid.controllers.job import Jobs
 from cuboid.controllers.job_orphans import JobOrphans
 from cuboid.controllers.nodelife import NodeLifecycleController
+from cuboid.controllers.quota import QuotaController
 from cuboid.controllers.taints import TaintController
 from cuboid.controllers.ttl import FinishedJobs
 from cuboid.kube.controller.view import Controller
@@ -37,6 +39,9 @@ ALL: tuple[Row, ...] = (
     Row(NodeLifecycleController),
     Row(TaintController),
     Row(DisruptionController),
+    Row(QuotaController),
+    Row(ServiceAccountController),
+    Row(RootCaController),
 )
 
 
