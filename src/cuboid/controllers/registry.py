@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cuboid.controllers.accounts import RootCaController, ServiceAccountController
 from cuboid.controllers.cronjob import CronJobs
+from cuboid.controllers.deployment import Deployments
 from cuboid.controllers.disruption import DisruptionController
 from cuboid.controllers.endpoints import EndpointsController
 from cuboid.controllers.endpointslice_mirror import EndpointSliceMirrorController
@@ -15,6 +16,7 @@ from cuboid.controllers.job import Jobs
 from cuboid.controllers.job_orphans import JobOrphans
 from cuboid.controllers.nodelife import NodeLifecycleController
 from cuboid.controllers.quota import QuotaController
+from cuboid.controllers.replicaset import ReplicaSets
 from cuboid.controllers.taints import TaintController
 from cuboid.controllers.ttl import FinishedJobs
 from cuboid.kube.controller.view import Controller
@@ -29,6 +31,8 @@ class Row:
 
 
 ALL: tuple[Row, ...] = (
+    Row(Deployments),
+    Row(ReplicaSets),
     Row(Jobs),
     Row(JobOrphans),
     Row(FinishedJobs),

@@ -34,7 +34,7 @@ from cuboid.lib.paths import Paths, write_atomic
 from cuboid.lib.serving import Server, listen_here, until_started
 from cuboid.lib.settings import load
 from cuboid.lib.systemd import notify
-from cuboid.server import binder, security, tls
+from cuboid.server import binder, control, security, tls
 from cuboid.server.app import make_app
 from cuboid.server.context import Context
 from cuboid.server.protocol import LimitedProtocol, LimitedWebSocket
@@ -216,6 +216,7 @@ async def _serve(prepared: Prepared, path: Path) -> None:
         prepared.context.security.start(tasks)
         tasks.start(definitions.keep(), name="definitions")
         tasks.start(expiry.keep(prepared.context.registry), name="expiry")
+        control.start(prepared.context.registry, tasks)
         await until_started(server, serving, START_SECONDS, "the HTTP server")
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)
         heap.settle()

@@ -12,6 +12,9 @@ FIRST_DELAY = 0.05
 MAX_DELAY = 60.0
 """Seconds between attempts at a key that keeps failing: doubled from the first up to this."""
 
+MIN_REST = 0.02
+"""Seconds below which a key does not rest."""
+
 
 class KeyQueue:
     """Bounded by the number of different keys. `loop_time` is replaceable for tests."""
@@ -20,16 +23,18 @@ class KeyQueue:
         self._ready: deque[Key] = deque()
         self._waiting: set[Key] = set()
         self._working: set[Key] = set()
-        self._again: set[Key] = set()  # came while being worked on
+        self._resting: set[Key] = set()
+        self._again: set[Key] = set()  # came while being worked on, or at rest
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._rests: dict[Key, float] = {}  # seconds, of keys that are being worked on
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._ready)
 
     def add(self, key: Key) -> None:
-        if key in self._working:
+        if key in self._working or key in self._resting:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
@@ -72,8 +77,26 @@ class KeyQueue:
         self._finish(key)
         return delay
 
+    def rest(self, key: Key, seconds: float) -> None:
+        """A key that is being worked on is not taken again before so long after its end; a trifle does not count."""
+        if seconds >= MIN_REST:
+            self._rests[key] = seconds
+
     def _finish(self, key: Key) -> None:
         self._working.discard(key)
+        rest = self._rests.pop(key, 0.0)
+        again = key in self._again
+        self._again.discard(key)
+        if rest:
+            self._resting.add(key)
+            asyncio.get_running_loop().call_later(rest, self._rested, key)
+            if again:
+                self._again.add(key)
+        elif again:
+            self.add(key)
+
+    def _rested(self, key: Key) -> None:
+        self._resting.discard(key)
         if key in self._again:
             self._again.discard(key)
             self.add(key)

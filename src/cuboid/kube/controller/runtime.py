@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from cuboid.kube.client import Client
-from cuboid.kube.controller import meters
 from cuboid.kube.controller.act import Actor, Failure, Teller, told
 from cuboid.kube.controller.queue import KeyQueue
 from cuboid.kube.controller.sources import Follower, Listener, Source
@@ -29,6 +29,11 @@ SEEN_SECONDS = 5.0
 """How long a plan waits for its predecessor's writes to be seen."""
 RESYNC_SECONDS = 600.0
 """Every object of its own is looked at by a controller this often at least, whatever was missed."""
+
+REST = 4.0
+MAX_REST = 1.0
+"""A key whose plan took long to make rests for so many times as long (seconds at most) before the next one: one large
+object, with changes all the time, leaves the event loop to the others."""
 
 
 class Runtime:
@@ -50,6 +55,8 @@ class Runtime:
         self._queues = {controller.name: KeyQueue() for controller in self._controllers}
         self._workers = workers
         self._clock = clock
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """Plans by controller and outcome: done, conflict (made anew), failed (tried again), broken (a defect)."""
         for controller in self._controllers:
             for watch in controller.watches:
                 listener = waker(watch, source, self._queues[controller.name].add)
@@ -77,6 +84,7 @@ class Runtime:
                         tasks.start(self._work(controller), name=f"{controller.name}-{number}")
                 while True:
                     await asyncio.sleep(RESYNC_SECONDS * random.uniform(0.8, 1.2))
+                    log.info("plans so far", **{f"{name}_{outcome}": n for (name, outcome), n in self.counts.items()})
                     for controller in self._controllers:
                         self.look_at_all(controller)
                         await asyncio.sleep(1.0)  # not all of them at once
@@ -88,27 +96,27 @@ class Runtime:
         queue = self._queues[controller.name]
         while True:
             key = await queue.take()
-            outcome = "done"
             try:
                 await self._once(controller, key, queue)
             except ConflictError:
                 queue.failed(key)  # somebody else wrote; the news is on its way
-                outcome = "conflict"
+                self.counts[controller.name, "conflict"] += 1
             except CuboidError as error:
                 delay = queue.failed(key)
-                outcome = "failed"
+                self.counts[controller.name, "failed"] += 1
                 log.info("trying again", controller=controller.name, key=str(key), error=str(error), seconds=delay)
             except Exception:
                 queue.failed(key)
-                outcome = "broken"
+                self.counts[controller.name, "broken"] += 1
                 log.exception("a controller failed", controller=controller.name, key=str(key))
             else:
                 queue.done(key)
-            meters.PLANS.labels(controller.name, outcome).inc()
-            meters.DEPTH.labels(controller.name).set(len(queue))
+                self.counts[controller.name, "done"] += 1
 
     async def _once(self, controller: Controller, key: Key, queue: KeyQueue) -> None:
+        began = time.perf_counter()
         plan = controller.plan(key, self._source, self._clock())
+        queue.rest(key, min(REST * (time.perf_counter() - began), MAX_REST))
         if plan.instructions:
             log.debug("acting", controller=controller.name, key=str(key), plan=told(plan))
         try:
