@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cuboid.kube.rbac.live import LivePolicy, ensure_builtin, follow
+from cuboid.kube.rbac.live import LivePolicy, ensure_builtin
 from cuboid.kube.registry import Registry
 from cuboid.lib.aio import TaskSet
 from cuboid.server.authn.authenticator import TokenAuthenticator
+from cuboid.server.authn.tenant_tokens import TenantTokens
 from cuboid.server.authz.authorizer import Authorizer
 from cuboid.server.gate import Gate
 from cuboid.server.tokens import Tokens
@@ -33,8 +34,7 @@ async def make(registry: Registry, tokens: Tokens) -> Security:
     """Reads what the registry has, and follows it from then on."""
     policy = LivePolicy()
     policy.load(registry)
-    follow(registry, policy.saw)
     await ensure_builtin(registry)
-    authenticator = TokenAuthenticator(tokens.check)
+    authenticator = TokenAuthenticator(tokens.check, TenantTokens(registry).check)
     authorizer = Authorizer(policy)
     return Security(Gate(authenticator, authorizer), authenticator, authorizer)

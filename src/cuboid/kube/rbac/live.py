@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cuboid.kube import kinds
 from cuboid.kube.cache import decode
@@ -16,12 +16,12 @@ _KINDS = {
     kind.plural: kind
     for kind in (kinds.builtin(name, GROUP) for name in ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"))
 }
-Seen = Callable[[Sequence[Event]], None]
 
 
 class LivePolicy(Policy):
     def load(self, registry: Registry) -> None:
-        """All that exists. Once, before anything is asked."""
+        """All that exists, and from then on what changes. Once, before anything is asked."""
+        registry.cache.listen(self.saw)
         for kind in _KINDS.values():
             for entry in registry.of(kind):
                 self.put(kind.kind, entry.object())
@@ -35,17 +35,6 @@ class LivePolicy(Policy):
                 self.remove(kind.kind, (event.key.namespace, event.key.name))
             else:
                 self.put(kind.kind, decode(event.value))
-
-
-def follow(registry: Registry, *others: Seen) -> None:
-    """Let others see the store's events, right after the watch cache: what they know is as new as what is read."""
-
-    def apply(events: list[Event]) -> None:
-        registry.cache.apply(events)
-        for other in others:
-            other(events)
-
-    registry.store.listen(apply)
 
 
 async def ensure_builtin(registry: Registry) -> None:

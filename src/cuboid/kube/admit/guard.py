@@ -1,0 +1,92 @@
+"""What a tenant may not do, though its role allows the write: choose a node, rank above others, touch what holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cuboid.kube import kinds, objects, tenants
+from cuboid.kube.admission import Request
+from cuboid.kube.admit.plug import CREATE, DELETE, UPDATE, Plug, is_master, refusal
+from cuboid.kube.kind import Kind
+from cuboid.kube.registry import Registry
+
+Raw = Mapping[str, Any]
+_NAMESPACE = kinds.builtin("Namespace")
+_TENANT = kinds.builtin("Tenant", tenants.GROUP)
+_HELD = (
+    ("", "limitranges"),
+    ("", "resourcequotas"),
+    ("rbac.authorization.k8s.io", "rolebindings"),
+)
+_TRUSTED = "system:"
+"""Users of the platform itself; service accounts are not among them."""
+
+
+class TenantGuard(Plug):
+    """`node_ports` lets tenants have Services of type NodePort, whose ports are the machine's."""
+
+    operations = (CREATE, UPDATE, DELETE)
+
+    def __init__(self, registry: Registry, *, node_ports: bool) -> None:
+        self._registry = registry
+        self._node_ports = node_ports
+
+    def handles(self, kind: Kind, operation: str, sub: str) -> bool:
+        if sub or operation not in self.operations:
+            return False
+        stored = kind.stored_as
+        return stored in _HELD or (operation != DELETE and stored in (("", "pods"), ("", "services")))
+
+    def admit(self, request: Request) -> None:
+        if _is_platform(request):
+            return
+        stored = request.kind.stored_as
+        if stored in _HELD:
+            self._held(request)
+        tenant = self._tenant(request.namespace)
+        if not tenant or request.new is None:
+            return
+        spec: Raw = request.new.get("spec") or {}
+        if stored == ("", "pods") and request.operation == CREATE:
+            self._pod(request, spec, tenant)
+        elif stored == ("", "services"):
+            self._service(request, spec)
+
+    def _tenant(self, namespace: str) -> str:
+        entry = self._registry.of(_NAMESPACE).get("", namespace)
+        return "" if entry is None else entry.labels.get(tenants.LABEL, "")
+
+    def _held(self, request: Request) -> None:
+        for document in (request.old, request.new):
+            if document and objects.labels(document).get(tenants.MANAGED_LABEL) == tenants.MANAGED:
+                raise refusal(request, "it is kept by the platform for the tenant and can not be changed")
+
+    def _pod(self, request: Request, spec: Raw, tenant: str) -> None:
+        if spec.get("nodeName"):
+            raise refusal(request, "spec.nodeName may not be set by a tenant: the scheduler chooses the node")
+        if spec.get("overhead") and not spec.get("runtimeClassName"):
+            raise refusal(request, "spec.overhead may not be set by a tenant: the platform does")
+        name = spec.get("priorityClassName", "")
+        if name and name not in self._priorities(tenant):
+            raise refusal(request, f"priority class {name} is not one that tenant {tenant} may use")
+
+    def _priorities(self, tenant: str) -> list[str]:
+        entry = self._registry.of(_TENANT).get("", tenant)
+        return [] if entry is None else list(entry.object().get("spec", {}).get("priorityClasses") or [])
+
+    def _service(self, request: Request, spec: Raw) -> None:
+        before = (request.old or {}).get("spec") or {}
+        if spec.get("externalIPs") and spec["externalIPs"] != before.get("externalIPs"):
+            raise refusal(request, "spec.externalIPs may not be set by a tenant: the addresses may be another's")
+        wants = spec.get("type") in ("NodePort", "LoadBalancer") or any(
+            p.get("nodePort") for p in spec.get("ports", [])
+        )
+        if wants and not self._node_ports and spec.get("type") != before.get("type"):
+            raise refusal(request, "a port of the node may not be had by a tenant: use type ClusterIP")
+
+
+def _is_platform(request: Request) -> bool:
+    name = request.user.name
+    own = name.startswith(_TRUSTED) and not name.startswith("system:serviceaccount:")
+    return own or is_master(request.user)
