@@ -23,6 +23,15 @@ class Subresource:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Where the replicas are, as `.spec.replicas`; and the selector of its pods as text, "" where there is none."""
+
+    spec_path: str
+    status_path: str
+    selector_path: str = ""
+
+
+@dataclass(frozen=True)
 class Kind:
     """One row. `storage` is the (group, plural) under which objects are kept: two versions may share it."""
 
@@ -47,6 +56,7 @@ class Kind:
     singular_name: str = ""  # where it is not the kind in lower case
     list_name: str = ""  # where it is not the kind with "List"
     converted: bool = False  # what is stored is not what goes out, though no other version is stored
+    scale: Scale | None = None  # where it is not as in the built-in kinds
     warning: str = ""  # for everyone who uses it
 
     @property

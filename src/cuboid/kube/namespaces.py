@@ -99,5 +99,5 @@ async def _end(registry: Registry, name: str, ending: set[str]) -> None:
 async def _emptied(registry: Registry, name: str) -> bool:
     for kind in registry.kinds.stored():
         if kind.namespaced:
-            await registry.delete_collection(kind, Filter(name), DeleteOptions())
+            await registry.delete_collection(kind, Filter(name), DeleteOptions(propagation="Background"))
     return not any(registry.of(kind).select(Filter(name)) for kind in registry.kinds.stored() if kind.namespaced)

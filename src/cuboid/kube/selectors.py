@@ -55,6 +55,20 @@ def parse_labels(text: str) -> Selector:
     return tuple(requirements)
 
 
+def render(selector: Selector) -> str:
+    """As text that `parse_labels` reads."""
+    return ",".join(map(_text, selector))
+
+
+def _text(requirement: Requirement) -> str:
+    key, operator, values = requirement.key, requirement.operator, sorted(requirement.values)
+    if operator in ("in", "notin"):
+        return f"{key} {operator} ({','.join(values)})"
+    if operator in ("exists", "!exists"):
+        return key if operator == "exists" else f"!{key}"
+    return f"{key}{operator}{values[0]}"
+
+
 def parse_fields(text: str, known: Collection[str]) -> Selector:
     """The requirements of a field selector; only fields in `known` may be named."""
     requirements = []

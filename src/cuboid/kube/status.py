@@ -111,9 +111,27 @@ def already_exists(resource: str, group: str, name: str) -> AlreadyExistsError:
     return _with(AlreadyExistsError(message), name=name, group=group, kind=resource)
 
 
+def no_name_left(resource: str, group: str, name: str) -> AlreadyExistsError:
+    """Of an object with `generateName`, all of whose names were taken."""
+    message = (
+        f'{qualified(resource, group)} "{name}" already exists, the server was not able to generate a unique name for '
+        "the object"
+    )
+    return _with(AlreadyExistsError(message), name=name, group=group, kind=resource, retryAfterSeconds=1)
+
+
 def conflict(resource: str, group: str, name: str, why: str) -> ConflictError:
     message = f'Operation cannot be fulfilled on {qualified(resource, group)} "{name}": {why}'
     return _with(ConflictError(message), name=name, group=group, kind=resource)
+
+
+def apply_conflict(message: str, found: Sequence[tuple[str, str]]) -> ConflictError:
+    """Of a server-side apply; `found` are managers, as they are printed, and the fields they have."""
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": field}
+        for manager, field in found
+    ]
+    return _with(ConflictError(message), causes=causes)
 
 
 def forbidden(resource: str, group: str, name: str, why: str) -> ForbiddenError:
@@ -128,6 +146,13 @@ def invalid(kind: str, group: str, name: str, errors: Sequence[FieldError]) -> I
     causes = [{"reason": error.type, "message": error.text, "field": error.path} for error in errors]
     message = f'{qualified(kind, group)} "{name}" is invalid: {text}'
     return _with(InvalidError(message, reason="Invalid"), name=name, group=group, kind=kind, causes=causes)
+
+
+def unsupported_propagation(given: object) -> InvalidError:
+    """Of options of a deletion, 422."""
+    text = f'Unsupported value: "{str(given)[:50]}": supported values: "Background", "Foreground", "Orphan"'
+    error = FieldError("FieldValueNotSupported", "propagationPolicy", text)
+    return invalid("DeleteOptions", "meta.k8s.io", "", [error])
 
 
 def bad_request(message: str) -> InvalidError:

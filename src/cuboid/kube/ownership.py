@@ -1,0 +1,148 @@
+"""Field ownership of the objects that the registry writes: `managedFields` at birth, at a change, and by an apply."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from cuboid.kube import status
+from cuboid.kube.apply import fieldset, managers, typed
+from cuboid.kube.apply.fieldset import FieldSet
+from cuboid.kube.apply.managers import Applied, Identity, Managers
+from cuboid.kube.bodies import Object
+from cuboid.kube.fields import FieldError
+from cuboid.kube.kind import Kind
+from cuboid.kube.options import WriteOptions
+from cuboid.kube.validate_meta import MAX_ANNOTATIONS
+from cuboid.lib.clock import rfc3339
+from cuboid.lib.errors import ConflictError
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+KUBECTL = "kubectl"
+"""The manager of `kubectl apply --server-side`, which takes over what `kubectl apply` wrote before."""
+MAX_MANAGERS = 100
+"""Managers of one object. Each costs memory in every copy of the object."""
+_STATUS: FieldSet = {"f:status": {}}
+_SPEC: FieldSet = {"f:spec": {}}
+_NOTHING: FieldSet = {}
+
+
+def _ignored(kind: Kind, sub: str) -> FieldSet:
+    """Fields that a write through this sub-resource can not set, so that nobody owns them by it."""
+    if sub == "status":
+        return _SPEC
+    return _STATUS if kind.strategy.has_status else _NOTHING
+
+
+def stamp_birth(kind: Kind, new: Object, options: WriteOptions, now: str, applied: Object | None) -> None:
+    """Set `managedFields` of a new object: all is its creator's, or what was applied the applier's."""
+    ignored = _ignored(kind, "")
+    if applied is None:
+        identity = Identity(options.manager, managers.UPDATE, kind.api_version)
+        found = managers.born(kind.schema, new, identity, ignored, now)
+    else:
+        identity = Identity(options.manager, managers.APPLY, kind.api_version)
+        typed.check_lists(kind.schema, applied)
+        found = managers.owner(kind.schema, applied, identity, ignored, now)
+    if found:
+        new["metadata"]["managedFields"] = managers.encode(found)
+
+
+def stamp_change(kind: Kind, old: Object, new: Object, options: WriteOptions, sub: str, known: Managers | None) -> bool:
+    """Set `managedFields` of a changed object. False: nothing changed but times, so nothing is to be written.
+
+    `known` are the managers where an apply has decided on them.
+    """
+    live = managers.stored(old)
+    after = known
+    if after is None:
+        before = managers.given(live, new, sub)
+        identity = Identity(options.manager, managers.UPDATE, kind.api_version, sub)
+        ignored = _ignored(kind, sub)
+        after = managers.updated(before, kind.schema, old, new, identity, ignored, rfc3339(time.time()))
+    metadata = new["metadata"]
+    if managers.same_but_times(after, live):
+        subject = old["metadata"].get("managedFields")
+        if subject is None:
+            metadata.pop("managedFields", None)
+        else:
+            metadata["managedFields"] = subject
+        if new == old:
+            return False
+    _check_count(kind, new, after, live)
+    metadata["managedFields"] = managers.encode(after)
+    if not after:
+        del metadata["managedFields"]
+    return True
+
+
+def _check_count(kind: Kind, new: Object, after: Managers, live: Managers) -> None:
+    if len(after) > max(MAX_MANAGERS, len(live)):
+        text = f"Too many: {len(after)}: must have at most {MAX_MANAGERS} items"
+        error = FieldError("FieldValueTooMany", "metadata.managedFields", text)
+        raise status.invalid(kind.kind, kind.group, new["metadata"]["name"], [error])
+
+
+def check_applied(body: Any, options: WriteOptions) -> None:
+    """What an apply must name."""
+    if not options.manager:
+        error = FieldError("FieldValueRequired", "fieldManager", "Required value: is required for apply patch")
+        raise status.invalid("PatchOptions", "meta.k8s.io", "", [error])
+    if not isinstance(body, dict):
+        raise status.bad_request("an applied configuration is an object")
+    for key in ("apiVersion", "kind"):
+        if not isinstance(body.get(key), str) or not body[key]:
+            raise status.bad_request(f"invalid object type: an applied configuration must have {key!r}")
+    metadata = body.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("managedFields"):
+        raise status.bad_request("metadata.managedFields must be nil")
+
+
+def applied(kind: Kind, live: Object, config: Object, options: WriteOptions, sub: str, now: str) -> Applied:
+    """The live object with a configuration merged in. ConflictError when others own what it changes."""
+    identity = Identity(options.manager, managers.APPLY, kind.api_version, sub)
+    owners, ignored = managers.stored(live), _ignored(kind, sub)
+    try:
+        result = managers.applied(owners, kind.schema, live, config, identity, ignored, now, force=options.force)
+    except ConflictError as error:
+        if options.manager != KUBECTL or not _ours(kind, live, error):
+            raise
+        result = managers.applied(owners, kind.schema, live, config, identity, ignored, now, force=True)
+    if options.manager == KUBECTL:
+        _renew(live, result.object, config)
+    return result
+
+
+def _last_applied(live: Object) -> str:
+    found = live["metadata"].get("annotations", {}).get(LAST_APPLIED, "")
+    return found if isinstance(found, str) else ""
+
+
+def _ours(kind: Kind, live: Object, error: ConflictError) -> bool:
+    """Whether every conflict is about a field that a client-side apply wrote, and that still is as it wrote it."""
+    try:
+        last = msgspec.json.decode(_last_applied(live))
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    if not isinstance(last, dict) or not isinstance(last.get("metadata", {}), dict):
+        return False
+    last = {**last, "metadata": last.get("metadata", {})}
+    changed = typed.compare(kind.schema, last, live)
+    fields = typed.fields_of(kind.schema, last)
+    for part in changed:
+        fields = fieldset.difference(fields, part)
+    allowed = {fieldset.text(path) for path in fieldset.paths(fields)}
+    return all(cause["field"] in allowed for cause in error.details.get("causes", ()))
+
+
+def _renew(live: Object, new: Object, config: Object) -> None:
+    """Keep the annotation of client-side apply true where there is one, so that one may go back to it."""
+    if not _last_applied(live):
+        return
+    text = msgspec.json.encode(config).decode() + "\n"
+    annotations = {**new["metadata"].get("annotations", {}), LAST_APPLIED: text}
+    if sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items()) > MAX_ANNOTATIONS:
+        del annotations[LAST_APPLIED]
+    new["metadata"] = {**new["metadata"], "annotations": annotations}
