@@ -8,7 +8,17 @@ from typing import Any, Protocol
 
 from cuboid.kube import objects
 from cuboid.kube.client import Client, Resource
-from cuboid.kube.controller.instructions import Create, Delete, Instruction, Patch, Plan, Tell, Together, Update
+from cuboid.kube.controller.instructions import (
+    Absent,
+    Create,
+    Delete,
+    Instruction,
+    Patch,
+    Plan,
+    Tell,
+    Together,
+    Update,
+)
 from cuboid.lib.errors import AlreadyExistsError, ConflictError, CuboidError, NotFoundError
 from cuboid.lib.log import get_log
 
@@ -66,8 +76,18 @@ class Actor:
             self._tell(instruction)
         elif isinstance(instruction, Delete):
             await self._delete(instruction, written)
+        elif isinstance(instruction, Absent):
+            await self._confirm(instruction)
         else:
             await self._write(instruction, written)
+
+    async def _confirm(self, gone: Absent) -> None:
+        try:
+            found = await self._client.get(gone.resource, gone.name, gone.namespace)
+        except NotFoundError:
+            return
+        if objects.uid(found) == gone.uid:
+            raise ConflictError(f"{gone.resource.plural} {gone.name} is still there")
 
     def _tell(self, event: Tell | None, name: str = "") -> None:
         if event is not None:
@@ -149,7 +169,7 @@ def told(plan: Plan) -> list[str]:
     for item in plan.instructions:
         if isinstance(item, Together):
             lines += told(Plan(item.instructions))
-        elif not isinstance(item, Tell):
+        elif not isinstance(item, Tell | Absent):
             lines.append(f"{type(item).__name__.lower()} {item.resource.plural} {_name(item)}".strip())
     return lines
 

@@ -71,13 +71,23 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """The plan goes on only if this object is gone. The server is asked, since a view may lag behind."""
+
+    resource: Resource
+    name: str
+    namespace: str
+    uid: str
+
+
+@dataclass(frozen=True)
 class Together:
     """Done at the same time, first one, then two, four, ...; the rest is left out when one fails (slow start)."""
 
     instructions: tuple[Create | Delete | Patch | Update, ...]
 
 
-Instruction = Create | Update | Patch | Delete | Tell | Together
+Instruction = Create | Update | Patch | Delete | Absent | Tell | Together
 
 
 @dataclass(frozen=True)
