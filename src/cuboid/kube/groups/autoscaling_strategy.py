@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cuboid.kube.fields import Fields
 from cuboid.kube.strategy import Object, SpecStrategy
+from cuboid.kube.validate_autoscaling import validate_autoscaler, validate_autoscaler_status
 
 _PERCENT = {"type": "Percent", "value": 100, "periodSeconds": 15}
 _PODS = {"type": "Pods", "value": 4, "periodSeconds": 15}
@@ -25,6 +27,13 @@ class AutoscalerStrategy(SpecStrategy):
             spec["behavior"]["scaleUp"] = _filled(spec["behavior"].get("scaleUp"), up)
             down = {"selectPolicy": "Max", "policies": [dict(_PERCENT)]}
             spec["behavior"]["scaleDown"] = _filled(spec["behavior"].get("scaleDown"), down)
+
+    def validate_body(self, new: Object, fields: Fields) -> None:
+        validate_autoscaler(new["spec"], fields)
+
+    def validate_status(self, new: Object, old: Object, fields: Fields) -> None:
+        super().validate_status(new, old, fields)
+        validate_autoscaler_status(new.get("status", {}), fields)
 
 
 def _filled(given: Object | None, defaults: dict[str, Any]) -> Object:
