@@ -18,6 +18,7 @@ from cuboid.controllers.nodelife import NodeLifecycleController
 from cuboid.controllers.quota import QuotaController
 from cuboid.controllers.replicaset import ReplicaSets
 from cuboid.controllers.taints import TaintController
+from cuboid.controllers.tenant import Tenants
 from cuboid.controllers.ttl import FinishedJobs
 from cuboid.kube.controller.view import Controller
 
@@ -46,6 +47,7 @@ ALL: tuple[Row, ...] = (
     Row(QuotaController),
     Row(ServiceAccountController),
     Row(RootCaController),
+    Row(Tenants, everywhere=True),
 )
 
 

@@ -13,7 +13,7 @@ def default_pod(pod: Raw) -> None:
     """Set what is not set. Idempotent."""
     spec: Raw = pod.setdefault("spec", {})
     default_pod_spec(spec)
-    _fill(spec, enableServiceLinks=True, preemptionPolicy="PreemptLowerPriority", priority=0)
+    _fill(spec, enableServiceLinks=True)
     spec["serviceAccountName"] = spec["serviceAccount"] = spec.get("serviceAccountName") or "default"
     for kind in ("initContainers", "containers"):
         for container in spec.get(kind, []):

@@ -108,7 +108,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in served_kinds.stored()})
         registry = Registry(store, cache, served_kinds)
         await namespaces.ensure_permanent(registry)
-        guarded = await security.make(registry, tokens)
+        guarded = await security.make(registry, settings, tokens)
         served = Context(
             registry, settings, guarded, context, node_socket=paths.node_socket, boot_id=BOOT_ID.read_text().strip()
         )

@@ -9,20 +9,17 @@ from starlette.responses import Response
 
 from cuboid.kube import selectors, status
 from cuboid.kube.cache import Filter, encode
-from cuboid.kube.registry import JSON, MERGE, STRATEGIC, Result
+from cuboid.kube.registry import Result
+from cuboid.kube.subwrites import WHOLE
 from cuboid.server import subresources
-from cuboid.server.admission import admit_pod
 from cuboid.server.context import (
     Context,
     delete_options,
     flag,
     number,
-    parse_json,
-    read_body,
-    read_object,
-    write_options,
+    read_patch,
+    read_written,
 )
-from cuboid.server.nodes import POD
 from cuboid.server.paths import Target, parse
 from cuboid.server.render import Renderer, answer
 from cuboid.server.watching import watch
@@ -31,8 +28,10 @@ Handler = Callable[[Request, Context, Target], Awaitable[Response]]
 
 
 async def handle(request: Request, context: Context) -> Response:
+    if bindings := subresources.BINDINGS.fullmatch(request.scope["path"]):
+        return await subresources.bind(request, context, bindings[1])
     target = parse(request.scope["path"], context.registry.kinds)
-    if target.sub and target.sub != "status":
+    if target.sub and target.sub not in WHOLE:
         return await subresources.handle(request, context, target)
     table = _OBJECT if target.name else _COLLECTION
     handler = table.get(request.method)
@@ -55,8 +54,6 @@ def wanted(request: Request, target: Target) -> Filter:
 
 
 async def _get(request: Request, context: Context, target: Target) -> Response:
-    if flag(request.query_params, "watch"):
-        raise status.method_not_allowed()
     entry = context.registry.entry(target.kind, target.namespace, target.name)
     return answer(renderer(request, target).entry(entry))
 
@@ -80,30 +77,19 @@ async def _list(request: Request, context: Context, target: Target) -> Response:
 async def _create(request: Request, context: Context, target: Target) -> Response:
     if target.kind.namespaced and not target.namespace:
         raise status.bad_request("an object of this kind is created in a namespace")
-    options = write_options(request)
-    body = await read_object(request, context.settings)
-    if target.kind is POD:
-        admit_pod(body, context.settings)
+    body, options = await read_written(request, context.settings)
     result = await context.registry.create(target.kind, target.namespace, body, options)
     return _written(request, target, result)
 
 
 async def _update(request: Request, context: Context, target: Target) -> Response:
-    options = write_options(request)
-    body = await read_object(request, context.settings)
+    body, options = await read_written(request, context.settings)
     result = await context.registry.update(target.kind, target.namespace, target.name, body, options, target.sub)
     return _written(request, target, result)
 
 
 async def _patch(request: Request, context: Context, target: Target) -> Response:
-    form = request.headers.get("content-type", "").partition(";")[0].strip()
-    options = write_options(request)
-    if form not in (JSON, MERGE, STRATEGIC):
-        raise status.unsupported_media(
-            f"the patch format {form[:80]!r} is not supported: server-side apply is not available yet, "
-            f"use one of {JSON}, {MERGE}, {STRATEGIC} (kubectl apply without --server-side)"
-        )
-    body = parse_json(await read_body(request, context.settings))
+    body, form, options = await read_patch(request, context.settings)
     result = await context.registry.patch(target.kind, target.namespace, target.name, body, form, options, target.sub)
     return _written(request, target, result)
 

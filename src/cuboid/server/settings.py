@@ -16,6 +16,13 @@ class ServerSettings:
     pod_overhead_mib: int = setting(
         0, unit="MiB", why="memory of a machine beside its containers, told as spec.overhead; 0: only requests count"
     )
+    toleration_seconds: int = setting(
+        4, unit="s", why="a pod that names no time leaves a node that is not heard of so soon after that is noticed"
+    )
+    mount_account_tokens: bool = setting(
+        False, why="put the token of its service account into every pod; the node agents must be able to fetch it"
+    )
+    tenant_node_ports: bool = setting(False, why="let tenants have Services of type NodePort: ports of this machine")
     body_limit: int = setting(3 * 1024 * 1024, unit="B", why="the limit of Kubernetes for one request body")
     request_seconds: float = setting(
         60.0, unit="s", why="a request other than a watch or stream that takes longer ends"

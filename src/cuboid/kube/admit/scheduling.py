@@ -32,6 +32,8 @@ class Priority(Plug):
             self._one_default(request)
         elif request.operation == CREATE and request.new is not None:
             self._pod(request, request.new.setdefault("spec", {}))
+        elif request.new is not None and request.old is not None:
+            _as_before(request.new.setdefault("spec", {}), request.old["spec"])
 
     def _one_default(self, request: Request) -> None:
         if not (request.new or {}).get("globalDefault"):
@@ -74,6 +76,13 @@ class Priority(Plug):
         if name in SYSTEM:
             return {"metadata": {"name": name}, "value": SYSTEM[name]}
         raise refusal(request, f"no PriorityClass with name {name} was found")
+
+
+def _as_before(spec: Object, before: Object) -> None:
+    """Who replaces a pod need not repeat what it got at its birth."""
+    for key in ("priority", "preemptionPolicy"):
+        if key in before:
+            spec.setdefault(key, before[key])
 
 
 class RuntimeClasses(Plug):
