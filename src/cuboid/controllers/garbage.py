@@ -1,0 +1,139 @@
+"""The garbage collector: what is owned goes with its last owner, before it, or stays as an orphan.
+
+It remembers no graph: the watch cache knows what an owner owns. Keys are `group/plural/name` of an object, `uid/…` of
+an owner that went, and "" for everything, at the start. Source: kubernetes/pkg/controller/garbagecollector.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from cuboid.controllers.garbage_judge import FOREGROUND, MOST, ORPHAN, Judge, arrange, finalizers, foreground, owners
+from cuboid.controllers.garbage_kinds import CollectedKinds, Suspects
+from cuboid.kube import objects
+from cuboid.kube.client import NAMESPACES, Resource
+from cuboid.kube.controller.instructions import NOTHING, Instruction, Object, Plan, Together
+from cuboid.kube.controller.view import Change, Key, KeysOf, View, Watch
+from cuboid.kube.kinds import Kinds
+from cuboid.kube.objects import Raw
+
+ALIVE = 4096
+"""Owners that are known to exist: new objects of theirs need no look."""
+_EVERYTHING = Key("", "")
+
+
+class Garbage:
+    """`kinds` may grow: `watch` then gives what is to be followed beside `watches`. Without `suspects` all objects are
+    looked at when it starts."""
+
+    name = "garbage-collector"
+
+    def __init__(self, kinds: Kinds, suspects: Suspects | None = None) -> None:
+        self.kinds = CollectedKinds(kinds)
+        self._suspects = suspects
+        self._alive: OrderedDict[str, None] = OrderedDict()
+        everything = Watch(NAMESPACES, _everything, initial=True)
+        self.watches = (*(self.watch(one) for one in self.kinds.resources()), *((everything,) if suspects else ()))
+
+    def watch(self, resource: Resource) -> Watch:
+        return Watch(resource, self._keys(resource), initial=self._suspects is None)
+
+    # --- what wakes it -----------------------------------------------------------------------------------------------
+
+    def _keys(self, resource: Resource) -> KeysOf:
+        def keys(change: Change, view: View) -> Iterable[Key]:
+            new, old = change.new, change.old
+            if change.type == "DELETED":
+                self._alive.pop(objects.uid(new), None)
+                yield Key("", f"uid/{objects.uid(new)}")
+                yield from self._held_up(new)
+                return
+            if objects.deleting(new):
+                self._alive.pop(objects.uid(new), None)
+                if ORPHAN in finalizers(new) or FOREGROUND in finalizers(new):
+                    yield _key(resource, new)
+            if old is not None and owners(old) != owners(new):
+                yield from self._held_up(old)
+            changed = old is None or owners(old) != owners(new)
+            if owners(new) and changed and not self._owners_live(resource, new, view):
+                yield _key(resource, new)
+
+        return keys
+
+    def _held_up(self, document: Raw) -> Iterable[Key]:
+        """Owners that may have waited for this object."""
+        for ref in owners(document):
+            kind = self.kinds.find(ref["apiVersion"], ref["kind"])
+            if kind is not None and ref.get("blockOwnerDeletion"):
+                namespace = "" if kind.cluster else objects.namespace(document)
+                yield Key(namespace, f"{kind.group}/{kind.plural}/{ref['name']}")
+
+    def _owners_live(self, resource: Resource, document: Object, view: View) -> bool:
+        """Cheap for the many objects of one owner. An owner that goes after this is heard of."""
+        if all(ref["uid"] in self._alive for ref in owners(document)):
+            return True
+        for ref in owners(document):
+            kind = self.kinds.find(ref["apiVersion"], ref["kind"])
+            if kind is None or (resource.cluster and not kind.cluster):
+                return False
+            owner = view.get(kind, "" if kind.cluster else objects.namespace(document), ref["name"])
+            if owner is None or objects.uid(owner) != ref["uid"] or objects.deleting(owner):
+                return False
+            self._alive[ref["uid"]] = None
+            if len(self._alive) > ALIVE:
+                self._alive.popitem(last=False)
+        return True
+
+    # --- what is to be done ------------------------------------------------------------------------------------------
+
+    def plan(self, key: Key, view: View, now: float) -> Plan:
+        group, _, rest = key.name.partition("/")
+        if key == _EVERYTHING:
+            wanted = self._everything(Judge(self.kinds, view))
+        elif group == "uid":
+            judge = Judge(self.kinds, view, gone={rest})
+            wanted = arrange(judge.judge(*one) for one in judge.dependents(rest))
+        else:
+            plural, _, name = rest.partition("/")
+            resource = self.kinds.named(group, plural)
+            document = None if resource is None else view.get(resource, key.namespace, name)
+            if resource is None or document is None:
+                return NOTHING
+            wanted = _of_object(Judge(self.kinds, view), resource, document)
+        return Plan(tuple(wanted), again=0.0 if _much(wanted) else None)
+
+    def _everything(self, judge: Judge) -> list[Instruction]:
+        """A suspect that has to go is one of many: the others of its owners are looked at as well."""
+        ending: list[Instruction] = []
+        found: dict[str, tuple[Resource, Object]] = {}
+        for resource, document in self._suspects() if self._suspects is not None else ():
+            if objects.deleting(document):
+                ending += _of_object(judge, resource, document)
+            elif judge.judge(resource, document).actions:
+                for ref in owners(document):
+                    found |= {objects.uid(one): (kind, one) for kind, one in judge.dependents(ref["uid"])}
+            if len(ending) + len(found) > MOST:
+                break
+        return [*arrange(judge.judge(*one) for one in found.values()), *ending]
+
+
+def _of_object(judge: Judge, resource: Resource, document: Object) -> list[Instruction]:
+    if not objects.deleting(document):
+        return arrange((judge.judge(resource, document),))
+    if ORPHAN in finalizers(document):
+        return judge.orphan(resource, document)
+    return judge.end(resource, document) if foreground(document) else []
+
+
+def _much(wanted: Sequence[Instruction]) -> bool:
+    """There may be more than one plan touches."""
+    return sum(len(item.instructions) if isinstance(item, Together) else 1 for item in wanted) >= MOST
+
+
+def _key(resource: Resource, document: Raw) -> Key:
+    return Key(objects.namespace(document), f"{resource.group}/{resource.plural}/{objects.name(document)}")
+
+
+def _everything(change: Change, view: View) -> Iterable[Key]:
+    return (_EVERYTHING,) if change.type == "ADDED" else ()
