@@ -77,6 +77,10 @@ class ResourceCache:
         """Changes after `since` in batches that all clients with this filter share. GoneError as of `watch`."""
         return self._audience.join(wanted, self._since(since))
 
+    def told(self, wanted: Filter, revision: int) -> int:
+        """The version up to which clients with this filter know everything, when the cache is at `revision`."""
+        return self._audience.told(wanted, revision)
+
     def leave(self, wanted: Filter, client: Client) -> None:
         self._audience.leave(wanted, client)
 

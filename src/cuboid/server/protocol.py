@@ -4,7 +4,10 @@ callers that nobody knows."""
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
+from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.events import Ping
@@ -16,6 +19,36 @@ HEADER_SECONDS = 20.0
 
 MAX_UNREAD = 256 * 1024
 """Bytes that a client has not taken when its next ping ends the connection."""
+
+
+_WIRE = "cuboid.wire"
+
+
+class Wire:
+    """The way to a client past ASGI, for what many clients are sent at once. Only between two parts of a chunked body
+    that is under way: nothing else may be waiting to be sent."""
+
+    def __init__(self, transport: asyncio.WriteTransport, flow: FlowControl) -> None:
+        self._transport = transport
+        self._flow = flow
+
+    def write(self, frame: bytes) -> bool:
+        """One chunk with its frame. False, and nothing is sent, when the client does not keep up."""
+        if self._flow.write_paused or self._transport.is_closing():
+            return False
+        self._transport.write(frame)
+        return True
+
+
+def frame(body: bytes) -> bytes:
+    """A part of a chunked body as it is sent."""
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def wire_of(scope: Scope) -> Wire | None:
+    """None for a request that did not come over this module's HTTP."""
+    found: Wire | None = scope.get(_WIRE)
+    return found
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -39,6 +72,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._expect_headers()
         super().on_message_begin()
+        cast(Scope, self.scope)[_WIRE] = Wire(self.transport, self.flow)
 
     def on_headers_complete(self) -> None:
         self._in_headers = False

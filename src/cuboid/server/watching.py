@@ -11,11 +11,13 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from cuboid.kube import status
-from cuboid.kube.cache import Client, Filter, ResourceCache, encode
+from cuboid.kube.cache import Batch, Client, Filter, ResourceCache, encode
 from cuboid.kube.kinds import Kind
 from cuboid.kube.status import to_status
+from cuboid.kube.watchers import Seen
 from cuboid.lib.errors import DeadlineError, GoneError
 from cuboid.server.context import Context, flag, number
+from cuboid.server.protocol import Wire, frame, wire_of
 from cuboid.server.render import JSON, Renderer, line
 
 
@@ -38,7 +40,7 @@ def watch(request: Request, context: Context, kind: Kind, wanted: Filter, render
     seconds = number(query.get("timeoutSeconds") or 0, "timeoutSeconds")
     life = float(seconds) if seconds > 0 else context.settings.watch_seconds * random.uniform(1, 2)
     bookmarks = flag(query, "allowWatchBookmarks")
-    stream = _Stream(context, cache, wanted, render, since, time.monotonic() + life, bookmarks)
+    stream = _Stream(context, cache, wanted, render, since, time.monotonic() + life, bookmarks, wire_of(request.scope))
     return StreamingResponse(stream.lines(first), media_type=JSON)
 
 
@@ -53,6 +55,7 @@ class _Stream:
     since: int
     until: float
     bookmarks: bool
+    wire: Wire | None
 
     async def lines(self, first: list[bytes]) -> AsyncIterator[bytes]:
         client: Client | None = None
@@ -73,10 +76,20 @@ class _Stream:
     async def _changes(self, client: Client) -> AsyncIterator[bytes]:
         interval = self.context.settings.bookmark_seconds
         marked = time.monotonic()
+        client.direct = self._direct
         while not self.context.stopping and (left := self.until - time.monotonic()) > 0:
             batch = await client.take(min(left, interval))
             if batch is not None:
                 yield batch.rendered(self.render.same, self.render.events)
             elif self.bookmarks and time.monotonic() - marked >= interval:
                 marked = time.monotonic()
-                yield self.render.bookmark(self.context.registry.cache.revision)
+                yield self.render.bookmark(self.cache.told(self.wanted, self.context.registry.cache.revision))
+
+    def _direct(self, batch: Batch) -> bool:
+        """Called instead of a turn of this task when nothing else is to be sent."""
+        if self.wire is None:
+            return False
+        return self.wire.write(batch.rendered((self.render.same, "framed"), self._framed))
+
+    def _framed(self, changes: list[Seen]) -> bytes:
+        return frame(self.render.events(changes))
