@@ -20,6 +20,8 @@ from cuboid.controllers.replicaset import ReplicaSets
 from cuboid.controllers.taints import TaintController
 from cuboid.controllers.tenant import Tenants
 from cuboid.controllers.ttl import FinishedJobs
+from cuboid.controllers.volumes import VolumeBinder
+from cuboid.controllers.volumes_reclaim import ClaimProtection, VolumeReclaimer
 from cuboid.kube.controller.view import Controller
 
 
@@ -47,6 +49,9 @@ ALL: tuple[Row, ...] = (
     Row(QuotaController),
     Row(ServiceAccountController),
     Row(RootCaController),
+    Row(VolumeBinder),
+    Row(VolumeReclaimer),
+    Row(ClaimProtection),
     Row(Tenants, everywhere=True),
 )
 
