@@ -280,7 +280,7 @@ def test_a_pod_is_bound_to_a_node_that_fits_and_told_why_not(http: httpx.Client)
     create(http, big)
     condition = wait_for(http, "big", lambda p: p["status"].get("conditions"))[0]
     assert condition["reason"] == "Unschedulable"
-    assert condition["message"] == "0/1 nodes are available: 1 Insufficient memory."
+    assert condition["message"].startswith("0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes")
     create(http, pod("fits"))
     assert wait_for(http, "fits", lambda p: p["spec"].get("nodeName")) == "small"
     http.delete("/api/v1/nodes/small")

@@ -55,6 +55,7 @@ class ServerProcess:
             "CUBOID_STATE_DIR": str(self.root / "state"),
             "CUBOID_RUN_DIR": str(self.root / "run"),
             "CUBOID_SERVER_PORT": "0",
+            "CUBOID_SERVER_DNS_PORT": "0",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path.endswith(("site-packages", "/src"))),
             **{f"CUBOID_SERVER_{key.upper()}": value for key, value in self.settings.items()},
         }

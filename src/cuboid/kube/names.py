@@ -51,7 +51,7 @@ ACCEL_REASON = "cuboid.dev/accel-reason"
 
 ADMITTED_AT = "cuboid.dev/admittedAt"
 BOUND_AT = "cuboid.dev/boundAt"
-"""On a Pod: when the embedded API server took it and when its binder chose the node, RFC 3339 with microseconds. They
+"""On a Pod: when the embedded API server took it and when its scheduler chose the node, RFC 3339 with microseconds. They
 are the first phases of the receipt; without them (another API server, another scheduler) it begins at the node."""
 
 LEASE_NAMESPACE = "kube-node-lease"

@@ -1,4 +1,4 @@
-"""The controllers of the embedded API server: they run in its process, on its event loop, over its watch cache."""
+"""Controllers and scheduler of the embedded API server: they run in its process, on its event loop, over its cache."""
 
 from __future__ import annotations
 
@@ -6,19 +6,32 @@ from cuboid.controllers.registry import chosen
 from cuboid.kube.controller.recorder import Recorder
 from cuboid.kube.controller.runtime import Runtime
 from cuboid.kube.controller.sources import LocalSource
+from cuboid.kube.controller.view import Controller
 from cuboid.kube.identity import MASTERS, User
 from cuboid.kube.local import LocalClient
 from cuboid.kube.registry import Registry
 from cuboid.lib.aio import TaskSet
+from cuboid.scheduler import loop as scheduling
 
 MANAGER = "cuboid-controllers"
 _USER = User("system:kube-controller-manager", (MASTERS, "system:authenticated"))
+_SCHEDULER = User("system:kube-scheduler", (MASTERS, "system:authenticated"))
 
 
-def start(registry: Registry, tasks: TaskSet) -> None:
-    """They end with `tasks`. Nobody is elected: a server's store has one process."""
+def start(registry: Registry, tasks: TaskSet, *more: Controller) -> None:
+    """They end with `tasks`; `more` are those that need something of the server. Nobody is elected: a server's store has one process."""
     client = LocalClient(registry, _USER, MANAGER)
     recorder = Recorder(client, MANAGER)
-    runtime = Runtime(client, LocalSource(registry), recorder, chosen(embedded=True))
+    runtime = Runtime(client, LocalSource(registry), recorder, [*chosen(embedded=True), *more])
     tasks.start(recorder.run(), name="events")
     tasks.start(runtime.run(), name="controllers")
+    tasks.start(_schedule(registry, tasks), name="scheduler")
+
+
+async def _schedule(registry: Registry, tasks: TaskSet) -> None:
+    client, source = LocalClient(registry, _SCHEDULER, scheduling.NAME), LocalSource(registry)
+    recorder = Recorder(client, scheduling.NAME)
+    scheduler = scheduling.Scheduler(client, source, recorder)
+    tasks.start(recorder.run(), name="scheduler-events")
+    await source.run(tasks)
+    await scheduler.run()

@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,11 @@ import uvicorn
 import uvloop
 
 import cuboid
+from cuboid.controllers.accounts_tokens import TokenSecretController
 from cuboid.kube import expiry, kinds, namespaces
 from cuboid.kube.cache import Cache
-from cuboid.kube.client import KubeClient
 from cuboid.kube.crd import serving as crd
+from cuboid.kube.names import API_SERVICE_IP
 from cuboid.kube.registry import Registry
 from cuboid.kube.store import Store
 from cuboid.lib import heap
@@ -34,12 +36,12 @@ from cuboid.lib.paths import Paths, write_atomic
 from cuboid.lib.serving import Server, listen_here, until_started
 from cuboid.lib.settings import load
 from cuboid.lib.systemd import notify
-from cuboid.server import binder, control, security, tls
+from cuboid.server import control, security, tls
 from cuboid.server.app import make_app
 from cuboid.server.context import Context
+from cuboid.server.dns.serve import serving_names
 from cuboid.server.protocol import LimitedProtocol, LimitedWebSocket
 from cuboid.server.settings import ServerSettings
-from cuboid.server.tokens import Tokens, read_admin
 
 log = get_log(__name__)
 
@@ -49,6 +51,7 @@ ADDRESS_FILE = f"{DATA}/address"
 """`https://host:port`, written when the server answers."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 STORE_FILE = f"{DATA}/store.db"
+LOOPBACK = "127.0.0.1"
 START_SECONDS = 30.0
 DRAIN_SECONDS = 5
 """Time for open requests at the end."""
@@ -65,7 +68,6 @@ class Prepared:
     local: socket.socket
     config: uvicorn.Config
     context: Context
-    admin: str
 
 
 def folder_of(paths: Paths) -> Path:
@@ -94,10 +96,10 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     port = listener.getsockname()[1]
     host = settings.advertise_host or _reachable(settings.host)
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    serving = tls.server_context(authority.server("server", _names(host)))
+    serving = tls.server_context(authority.server("server", _names(host)), authority.ca_file)
     authority.server("node", _names(host))  # for the node agent of this machine, which runs as root
     client_pair = authority.client("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
-    tokens, admin = Tokens.open(folder), read_admin(folder)
+    material = security.Material.open(folder)
     context = tls.client_context(authority.ca_file, client_pair)
     _raise_file_limit()
     _hand_over(folder, settings.uid)
@@ -108,13 +110,13 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in served_kinds.stored()})
         registry = Registry(store, cache, served_kinds)
         await namespaces.ensure_permanent(registry)
-        guarded = await security.make(registry, settings, tokens)
+        guarded = await security.make(registry, settings, material)
         served = Context(
             registry, settings, guarded, context, node_socket=paths.node_socket, boot_id=BOOT_ID.read_text().strip()
         )
         config = _config(served, serving)
         config.load()
-        await _serve(Prepared(folder, url, listener, local, config, served, admin), paths.api_socket)
+        await _serve(Prepared(folder, url, listener, local, config, served))
     finally:
         store.close()
         listener.close()
@@ -142,7 +144,8 @@ def _reachable(host: str) -> str:
 
 
 def _names(host: str) -> list[str]:
-    return ["localhost", "127.0.0.1", "::1", socket.gethostname(), host, "kubernetes", "kubernetes.default.svc"]
+    inside = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", API_SERVICE_IP]
+    return ["localhost", LOOPBACK, "::1", socket.gethostname(), host, *inside]
 
 
 def _raise_file_limit() -> None:
@@ -198,7 +201,23 @@ def _config(context: Context, serving: ssl.SSLContext) -> uvicorn.Config:
     )
 
 
-async def _serve(prepared: Prepared, path: Path) -> None:
+@contextlib.asynccontextmanager
+async def _names_served(context: Context) -> AsyncIterator[None]:
+    """The resolver of pods. Without it everything else goes on: two platforms on one machine want the same port."""
+    settings = context.settings
+    if not settings.dns_port:
+        yield
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            served = serving_names(context.registry, LOOPBACK, settings.dns_port, settings.cluster_domain)
+            await stack.enter_async_context(served)
+        except UnavailableError as error:
+            log.warning("pods can not resolve names", error=str(error))
+        yield
+
+
+async def _serve(prepared: Prepared) -> None:
     server = Server(prepared.config, prepared.local)
     loop = asyncio.get_running_loop()
 
@@ -216,13 +235,12 @@ async def _serve(prepared: Prepared, path: Path) -> None:
         prepared.context.security.start(tasks)
         tasks.start(definitions.keep(), name="definitions")
         tasks.start(expiry.keep(prepared.context.registry), name="expiry")
-        control.start(prepared.context.registry, tasks)
+        control.start(prepared.context.registry, tasks, TokenSecretController(prepared.context.security.accounts))
         await until_started(server, serving, START_SECONDS, "the HTTP server")
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)
         heap.settle()
         notify("READY=1")
         log.info("serving", url=prepared.url, objects=sum(c.count for c in prepared.context.registry.cache))
-        async with KubeClient(f"unix:{path}", prepared.admin) as client:
-            tasks.start(binder.run(client), name="binder")
+        async with _names_served(prepared.context):
             await serving
     log.info("ended")

@@ -34,3 +34,7 @@ class ServerSettings:
     bookmark_seconds: float = setting(60.0, unit="s", why="how often an idle watch learns the newest version")
     watch_seconds: float = setting(1_800.0, unit="s", why="shortest life of a watch that names none, as in Kubernetes")
     history: int = setting(20_000, why="events kept on disk for watches that resume after a restart")
+    dns_port: int = setting(
+        10_053, why="where the resolver of pods listens on loopback, [node] dns_port; 0: there is none, as in a cluster"
+    )
+    cluster_domain: str = setting("cluster.local", why="last part of the names of services, [node] cluster_domain")

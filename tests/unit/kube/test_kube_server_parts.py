@@ -1,32 +1,23 @@
-"""Parts of the server without a server: kubeconfigs, keys, tokens, URLs, protobuf bodies, placement."""
+"""Parts of the server without a server: kubeconfigs, keys, tokens, URLs, protobuf bodies."""
 
 from __future__ import annotations
 
 import base64
 import ssl
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuboid.kube.cache import Entry, encode
-from cuboid.kube.columns import duration
-from cuboid.kube.expiry import LIFE, expired
 from cuboid.kube.kinds import Kinds
-from cuboid.kube.pod_phase import pod_summary
-from cuboid.kube.store import Key
-from cuboid.lib.clock import parse_rfc3339
 from cuboid.lib.errors import CuboidError, InvalidError, NotFoundError, UnauthorizedError
 from cuboid.server import kubeconfig, protobuf
-from cuboid.server.binder import decide, requested
 from cuboid.server.kubeconfig import Access
 from cuboid.server.paths import parse
 from cuboid.server.tls import Authority, client_context
 from cuboid.server.tokens import Tokens, read_admin
-from tests.harness.kube_server import node, pod
 
 ACCESS = Access("https://127.0.0.1:6443", b"PEM", "token")
 OTHER = """
@@ -151,102 +142,3 @@ def test_no_bytes_break_the_protobuf_reader(data: bytes, cut: int) -> None:
             protobuf.decode(body)
         except CuboidError:
             continue
-
-
-def sized(name: str, memory: str, **spec: Any) -> dict[str, Any]:
-    made = pod(name, **spec)
-    made["spec"]["containers"][0]["resources"] = {"requests": {"memory": memory}}
-    return made
-
-
-@pytest.mark.parametrize(
-    ("candidate", "message"),
-    [
-        (sized("a", "1Gi"), ""),
-        (sized("a", "3Gi"), "0/1 nodes are available: 1 Insufficient memory."),
-        (
-            pod("a", nodeSelector={"disk": "ssd"}),
-            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
-        ),
-        (pod("a", nodeSelector={"kubernetes.io/hostname": "node-1"}), ""),
-    ],
-)
-def test_a_pod_is_placed_where_it_fits(candidate: dict[str, Any], message: str) -> None:
-    there = [sized("b", "2Gi", nodeName="node-1"), sized("c", "3Gi", nodeName="other")]
-    done = sized("d", "3Gi", nodeName="node-1") | {"status": {"phase": "Succeeded"}}
-    decision = decide(candidate, [node(memory="4Gi")], [*there, done])
-    assert decision.message == message and bool(decision.node) is not bool(message)
-
-
-def test_a_node_that_is_not_ready_or_cordoned_takes_nothing() -> None:
-    away = node()
-    away["status"]["conditions"] = []
-    cordoned = node("n2") | {"spec": {"unschedulable": True}}
-    assert decide(pod(), [away, cordoned], []).message == (
-        "0/2 nodes are available: 1 node(s) were not ready, 1 node(s) were unschedulable."
-    )
-    assert decide(pod(), [], []).message == "no nodes available to schedule pods"
-
-
-def test_init_containers_count_by_their_greatest_and_sidecars_always() -> None:
-    def container(cpu: str, **more: str) -> dict[str, Any]:
-        return {"name": "x", "resources": {"requests": {"cpu": cpu}}, **more}
-
-    spec = {
-        "containers": [container("1")],
-        "initContainers": [container("500m", restartPolicy="Always"), container("2")],
-    }
-    assert requested({"spec": spec})["cpu"] == 2500
-    assert requested({"spec": {**spec, "overhead": {"memory": "96Mi"}}})["memory"] == 1000 * (96 << 20)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"),
-        (119, "119s"),
-        (125, "2m5s"),
-        (700, "11m"),
-        (3 * 3600, "3h"),
-        (3 * 3600 + 60, "3h1m"),
-        (3 * 86400, "3d"),
-        (800 * 86400, "2y70d"),
-    ],
-)
-def test_ages_are_short(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [
-        ({"phase": "Pending"}, "Pending"),
-        (
-            {
-                "phase": "Running",
-                "containerStatuses": [{"name": "a", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}],
-            },
-            "CrashLoopBackOff",
-        ),
-        (
-            {"phase": "Failed", "containerStatuses": [{"name": "a", "state": {"terminated": {"exitCode": 3}}}]},
-            "ExitCode:3",
-        ),
-        ({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}, "Init:0/1"),
-        ({"phase": "Failed", "reason": "Evicted"}, "Evicted"),
-    ],
-)
-def test_the_status_column_says_what_kubectl_says(status: dict[str, Any], reason: str) -> None:
-    document = pod("a", initContainers=[{"name": "i"}]) | {"status": status}
-    assert pod_summary(document).reason == reason
-    document["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert pod_summary(document).reason == (reason if status["phase"] == "Failed" else "Terminating")
-
-
-def test_old_events_are_forgotten() -> None:
-    stamp = "2026-01-01T00:00:00Z"
-    value = encode({"metadata": {"name": "e", "namespace": "d", "creationTimestamp": stamp}})
-    entry = Entry(Key("", "events", "d", "e"), 1, value, lambda _: {})
-    born = parse_rfc3339(stamp)
-    assert expired([entry], born + LIFE - 1) == []
-    assert expired([entry], born + LIFE + 1) == [entry]
