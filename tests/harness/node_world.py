@@ -55,6 +55,8 @@ class FakeApi:
     def __init__(self) -> None:
         self.pods: dict[tuple[str, str], Raw] = {}
         self.node: Raw = {}
+        self.lost = False
+        """Whether the API takes the node for lost."""
         self.leases = 0
         self.patches = 0
         self.deleted: list[str] = []
@@ -140,10 +142,12 @@ class FakeApi:
         del self.pods[namespace, name]
         self._tell(PodChange(Change.GONE, pod))
 
-    async def put_node(self, node: Raw) -> None:
+    async def put_node(self, node: Raw) -> bool:
         self._may_fail("put_node")
+        lost, self.lost = self.lost, False
         self.node = node
         self._changed.set()
+        return lost
 
     async def renew_lease(self, node: str, seconds: int) -> None:
         self.leases += 1

@@ -18,7 +18,7 @@ from cuboid.kube.client import LEASES, NODES, PODS
 from cuboid.kube.controller.instructions import NOTHING, Draft, Patch, Plan, Tell, Update
 from cuboid.kube.controller.view import Change, Key, View, Watch, itself
 from cuboid.kube.names import LEASE_NAMESPACE
-from cuboid.lib.clock import rfc3339
+from cuboid.lib.clock import parse_rfc3339, rfc3339
 
 Object = dict[str, Any]
 Raw = Mapping[str, Any]
@@ -68,7 +68,8 @@ class NodeLifecycleController:
             nodes = view.select(NODES)
             self._look(nodes, now)
         lease = view.get(LEASES, LEASE_NAMESPACE, key.name)
-        left = self._listen(node, lease, now) + _patience(node, lease) - now
+        patience = _patience(node, lease)
+        left = self._listen(node, lease, now) + patience - now
         draft = Draft()
         if left > 0:
             draft.look_again(left)
@@ -77,7 +78,7 @@ class NodeLifecycleController:
             return draft.plan()  # its taints follow from that
         else:
             draft.add(*_unready_pods(node, view, now))
-        self._taint(node, nodes, left, draft, now)
+        self._taint(node, nodes, left, patience, draft, now)
         return draft.plan()
 
     def _look(self, nodes: Iterable[Raw], now: float) -> None:
@@ -98,8 +99,8 @@ class NodeLifecycleController:
             known = self._heard[objects.name(node)] = _Heard(sign, now)
         return known.at
 
-    def _taint(self, node: Object, nodes: list[Object], left: float, draft: Draft, now: float) -> None:
-        evicting = self._evicting(node, nodes, left, draft, now)
+    def _taint(self, node: Object, nodes: list[Object], left: float, patience: float, draft: Draft, now: float) -> None:
+        evicting = self._evicting(node, nodes, left, patience, draft, now)
         wanted = taints(node, evicting, now)
         if wanted != (node["spec"].get("taints") or []):
             spec = {**node["spec"], "taints": wanted}
@@ -107,7 +108,7 @@ class NodeLifecycleController:
                 del spec["taints"]
             draft.add(Update(NODES, {**node, "spec": spec}))
 
-    def _evicting(self, node: Raw, nodes: list[Object], left: float, draft: Draft, now: float) -> str:
+    def _evicting(self, node: Raw, nodes: list[Object], left: float, patience: float, draft: Draft, now: float) -> str:
         """The key of the taint that drives pods away, "" for none."""
         key = lost_key(node)
         if not key or self._all_lost:
@@ -115,8 +116,11 @@ class NodeLifecycleController:
         held = [t["key"] for t in node["spec"].get("taints") or [] if t["key"] in LOST and t["effect"] == "NoExecute"]
         if held:
             return key  # given up already
-        if key != NOT_READY and left > 0:
-            return ""  # looked at again when its patience is over
+        if key == NOT_READY:  # an agent that is replaced says so; its pods run on
+            left = _since(node) + patience - now
+        if left > 0:
+            draft.look_again(left)
+            return ""
         delay = zones.wait(node, nodes, LOST, now)
         if delay is None:
             return ""
@@ -124,6 +128,12 @@ class NodeLifecycleController:
             draft.look_again(delay)
             return ""
         return key
+
+
+def _since(node: Raw) -> float:
+    """When its readiness changed last."""
+    text = (objects.condition(node, "Ready") or {}).get("lastTransitionTime")
+    return parse_rfc3339(text) if text else 0.0
 
 
 def _patience(node: Raw, lease: Raw | None) -> float:

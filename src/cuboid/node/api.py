@@ -40,8 +40,9 @@ class Api(Protocol):
         """With grace 0. NotFoundError, ConflictError as above."""
         ...
 
-    async def put_node(self, node: Raw) -> None:
-        """Create the Node object, or bring its labels, annotations and status up to date."""
+    async def put_node(self, node: Raw) -> bool:
+        """Create the Node object, or bring its labels, annotations and status up to date. True if the API had taken
+        the node for lost: then it has said of this node's pods, too, that they are not ready."""
         ...
 
     async def renew_lease(self, node: str, seconds: int) -> None: ...

@@ -213,13 +213,16 @@ class NodeDaemon:
     # --- node --------------------------------------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
-        beat = 0
+        beat, renewed = 0, self._tools.clock.monotonic()
         while True:
+            if self._tools.clock.monotonic() - renewed > self._tools.settings.lease_seconds:
+                beat = 0  # the API takes this node for lost by now
             try:
                 if beat % NODE_EVERY == 0 or not self._node:
-                    await within(CALL_SECONDS, self._put_node(), "writing the Node object")
+                    await self._say_ready()
                 lease = self._tools.api.renew_lease(self._tools.node, self._tools.settings.lease_seconds)
-                await within(CALL_SECONDS, lease, "renewing the node's lease")
+                await within(self._call_seconds, lease, "renewing the node's lease")
+                renewed = self._tools.clock.monotonic()
                 beat += 1
                 pause = self._tools.settings.heartbeat_seconds
             except (CuboidError, OSError) as error:
@@ -227,7 +230,18 @@ class NodeDaemon:
                 pause = 1.0
             await asyncio.sleep(pause)
 
-    async def _put_node(self, *, ready: bool = True) -> None:
+    @property
+    def _call_seconds(self) -> float:
+        """One call that hangs must leave time for another before the lease has ended."""
+        return min(CALL_SECONDS, self._tools.settings.lease_seconds / 2)
+
+    async def _say_ready(self) -> None:
+        if await within(self._call_seconds, self._put_node(), "writing the Node object"):
+            for worker in self._workers.values():
+                worker.tell_again()
+
+    async def _put_node(self, *, ready: bool = True) -> bool:
+        """Whether the API had taken this node for lost."""
         tools = self._tools
         runtime = f"{tools.driver.name}/{tools.driver.capabilities().accel}"
         host = node_object.host(
@@ -239,5 +253,6 @@ class NodeDaemon:
         node["metadata"]["annotations"] = {
             names.ACCEL: tools.driver.capabilities().accel, names.ACCEL_REASON: self.accel_reason,
         }  # fmt: skip
-        await tools.api.put_node(node)
+        lost = await tools.api.put_node(node)
         self._node = node
+        return lost

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from cuboid.kube import names, types
+from cuboid.kube import names, objects, types
 from cuboid.kube.client import (
     CONFIG_MAPS,
     EVENTS,
@@ -66,14 +66,18 @@ class KubeApi:
     async def delete_pod(self, namespace: str, name: str, uid: str) -> None:
         await self._client.delete(PODS, name, namespace, grace=0, uid=uid)
 
-    async def put_node(self, node: Raw) -> None:
+    async def put_node(self, node: Raw) -> bool:
         name = node["metadata"]["name"]
+        lost = False
         try:
-            await self._client.patch(NODES, name, {"metadata": node["metadata"]}, form=MERGE)
+            before = await self._client.patch(NODES, name, {"metadata": node["metadata"]}, form=MERGE)
+            ready = objects.condition(before, "Ready")
+            lost = ready is not None and ready.get("status") == "Unknown"
         except NotFoundError:
             with suppress(AlreadyExistsError):
                 await self._client.create(NODES, node)
         await self._client.patch(NODES, name, {"status": node["status"]}, form=MERGE, sub="status")
+        return lost
 
     async def renew_lease(self, node: str, seconds: int) -> None:
         spec = {"holderIdentity": node, "leaseDurationSeconds": seconds, "renewTime": rfc3339_micro(self._clock.now())}

@@ -60,8 +60,12 @@ class NodeSettings:
         10_053, why="where the embedded API server's resolver listens on loopback, [server] dns_port; 0: there is none"
     )
 
-    heartbeat_seconds: float = setting(10.0, unit="s", why="how often the node's Lease is renewed")
-    lease_seconds: int = setting(40, unit="s", why="after which a node without renewals counts as lost")
+    heartbeat_seconds: float = setting(
+        2.0, unit="s", why="how often the node's Lease is renewed: three may fail before it is taken for lost"
+    )
+    lease_seconds: int = setting(
+        8, unit="s", why="after which a node without renewals counts as lost; its pods are elsewhere in 15"
+    )
     log_mib: int = setting(10, unit="MiB", why="size at which a container's log file is rotated")
     log_files: int = setting(5, why="log files kept per container, the current one included")
 

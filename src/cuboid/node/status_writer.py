@@ -41,6 +41,11 @@ class StatusWriter:
         self._idle.clear()
         self._dirty.set()
 
+    def again(self) -> None:
+        """Write it even if it has not changed: somebody else has written over it."""
+        self._sent = {"conditions": self._sent.get("conditions", [])}
+        self.mark()
+
     async def flush(self) -> None:
         """Wait until the newest status has been written, or cannot be."""
         await self._idle.wait()

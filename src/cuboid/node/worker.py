@@ -140,6 +140,10 @@ class PodWorker:
         if not self._closed:
             self._queue.put_nowait((event, None))
 
+    def tell_again(self) -> None:
+        """The API has taken this node for lost, and its pods for not ready."""
+        self._status.again()
+
     def update(self, raw: dict[str, Any]) -> None:
         """The pod object has changed."""
         pod = parse_pod(raw)

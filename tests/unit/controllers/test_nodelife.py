@@ -190,12 +190,16 @@ async def test_nodes_are_given_up_two_at_a_time() -> None:
         assert given_up() == 4
 
 
-async def test_a_node_that_says_it_is_not_ready_is_tainted_at_once_and_its_pods_keep_their_readiness() -> None:
+async def test_a_node_that_says_it_is_not_ready_takes_no_new_pods_and_keeps_its_own_for_as_long_as_a_lease() -> None:
     async with World(make) as world:
         await cluster(world, "a", "b")
         await place(world, "web", "a")
         await say(world, "a", "False")
         await world.settle()
+        assert tainted(world, "a") == ["not-ready:NoSchedule"]
+        await live(world, LEASE - 2, "a", "b")
+        assert tainted(world, "a") == ["not-ready:NoSchedule"]
+        await live(world, 4, "a", "b")
         assert tainted(world, "a") == ["not-ready:NoExecute", "not-ready:NoSchedule"]
         assert objects.ready(world.get(PODS, "web")), "the agent may just be replaced: pods run on"
 
