@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cuboid.controllers.accounts import RootCaController, ServiceAccountController
 from cuboid.controllers.cronjob import CronJobs
+from cuboid.controllers.daemonset import DaemonSets
 from cuboid.controllers.deployment import Deployments
 from cuboid.controllers.disruption import DisruptionController
 from cuboid.controllers.endpoints import EndpointsController
@@ -17,6 +18,7 @@ from cuboid.controllers.job_orphans import JobOrphans
 from cuboid.controllers.nodelife import NodeLifecycleController
 from cuboid.controllers.quota import QuotaController
 from cuboid.controllers.replicaset import ReplicaSets
+from cuboid.controllers.statefulset import StatefulSets
 from cuboid.controllers.taints import TaintController
 from cuboid.controllers.tenant import Tenants
 from cuboid.controllers.ttl import FinishedJobs
@@ -36,6 +38,8 @@ class Row:
 ALL: tuple[Row, ...] = (
     Row(Deployments),
     Row(ReplicaSets),
+    Row(StatefulSets),
+    Row(DaemonSets),
     Row(Jobs),
     Row(JobOrphans),
     Row(FinishedJobs),
