@@ -56,6 +56,8 @@ def _validate_added(item: Object, path: str, spec: Object, fields: Fields) -> No
     for key in _NOT_FOR_DEBUG:
         if item.get(key):
             fields.forbidden(f"{path}.{key}", "cannot be set for an Ephemeral Container")
+    if any(c["name"] == item.get("name") for c in spec.get("initContainers", [])):
+        fields.duplicate(f"{path}.name", item["name"])
     target = item.get("targetContainerName", "")
     if target and all(c["name"] != target for kind in _LISTS for c in spec.get(kind, [])):
         fields.not_found(f"{path}.targetContainerName", target)

@@ -11,7 +11,8 @@ from cuboid.kube.names import ADMITTED_AT
 from cuboid.kube.pod_defaults import default_pod
 from cuboid.kube.qos import qos_class
 from cuboid.kube.strategy import Object, Strategy
-from cuboid.kube.validate_pod import validate_pod_change, validate_pod_spec
+from cuboid.kube.validate_pod import validate_pod_birth, validate_pod_spec
+from cuboid.kube.validate_pod_change import validate_pod_change
 from cuboid.lib.clock import rfc3339_micro
 
 DEFAULT_GRACE = 30
@@ -29,6 +30,10 @@ class PodStrategy(Strategy):
 
     def default(self, new: Object) -> None:
         default_pod(new)
+
+    def validate(self, new: Object, fields: Fields) -> None:
+        super().validate(new, fields)
+        validate_pod_birth(new.get("spec", {}), fields)
 
     def validate_body(self, new: Object, fields: Fields) -> None:
         validate_pod_spec(new.get("spec", {}), fields)

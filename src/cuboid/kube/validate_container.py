@@ -1,11 +1,16 @@
-"""Validation of containers: names, images, ports, environment, mounts, probes, hooks, resources."""
+"""Validation of containers: names, images, ports, environment, mounts. Source: kubernetes/pkg/apis/core/validation."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from cuboid.kube import quantity, syntax
+from cuboid.kube import syntax
 from cuboid.kube.fields import Fields
+from cuboid.kube.validate_probes import PROBES, validate_lifecycle, validate_probe
+from cuboid.kube.validate_resources import validate_resize_policy, validate_resources
+from cuboid.kube.validate_security import validate_container_security
 
 Raw = dict[str, Any]
 _PULL = ("Always", "IfNotPresent", "Never")
@@ -18,28 +23,44 @@ _RESOURCES = (
     "limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage",
     "requests.memory",
 )  # fmt: skip
-_STANDARD = ("cpu", "memory", "ephemeral-storage")
-_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
-_MAX_ID = 2**31 - 1
+_PROPAGATION = ("Bidirectional", "HostToContainer", "None")
+_RECURSIVE = ("Disabled", "Enabled", "IfPossible")
+_LASTING = "may not be set for init containers without restartPolicy=Always"
 
 
-def validate_containers(spec: Raw, volumes: dict[str, str], fields: Fields) -> None:
+@dataclass(frozen=True)
+class PodFacts:
+    """What the pod says that matters to its containers. `volumes` are names, each with its kind; `grace` is in
+    seconds."""
+
+    volumes: Mapping[str, str]
+    grace: int
+    restart: str
+    host_users: bool
+
+
+def validate_containers(spec: Raw, volumes: Mapping[str, str], fields: Fields) -> None:
     """`volumes` are the pod's volume names, each with its kind."""
+    facts = PodFacts(
+        volumes,
+        spec.get("terminationGracePeriodSeconds", 30),
+        spec.get("restartPolicy", ""),
+        spec.get("hostUsers", True),
+    )
     if not spec.get("containers"):
         fields.required("spec.containers")
     seen: set[str] = set()
     host_ports: set[tuple[str, int, str]] = set()
-    for kind in ("initContainers", "containers"):
+    for kind in ("containers", "initContainers"):
         for index, container in enumerate(spec.get(kind, [])):
             path = f"spec.{kind}[{index}]"
-            _validate_container(container, path, volumes, seen, fields)
-            _validate_role(container, path, kind == "initContainers", fields)
-            _validate_ports(container.get("ports", []), f"{path}.ports", host_ports, fields)
-    if spec.get("ephemeralContainers"):
-        fields.forbidden("spec.ephemeralContainers", "cannot be set on create")
+            _validate_container(container, path, facts, seen, fields)
+            _validate_role(container, path, kind == "initContainers", facts, fields)
+            used = host_ports if kind == "containers" else set()  # init containers run one after the other
+            _validate_ports(container.get("ports", []), f"{path}.ports", used, fields)
 
 
-def _validate_container(c: Raw, path: str, volumes: dict[str, str], seen: set[str], fields: Fields) -> None:
+def _validate_container(c: Raw, path: str, facts: PodFacts, seen: set[str], fields: Fields) -> None:
     name = c.get("name", "")
     if not name:
         fields.required(f"{path}.name")
@@ -53,9 +74,11 @@ def _validate_container(c: Raw, path: str, volumes: dict[str, str], seen: set[st
     _enum(c, "terminationMessagePolicy", ("FallbackToLogsOnError", "File"), path, fields)
     _validate_env(c.get("env", []), f"{path}.env", fields)
     _validate_env_from(c.get("envFrom", []), f"{path}.envFrom", fields)
-    _validate_mounts(c, path, volumes, fields)
-    _validate_resources(c.get("resources", {}), f"{path}.resources", fields)
-    _validate_security(c.get("securityContext", {}), f"{path}.securityContext", fields)
+    _validate_mounts(c, path, facts.volumes, fields)
+    validate_resources(c.get("resources", {}), f"{path}.resources", fields)
+    validate_resize_policy(c.get("resizePolicy", []), f"{path}.resizePolicy", facts.restart, fields)
+    context = c.get("securityContext", {})
+    validate_container_security(context, f"{path}.securityContext", fields, host_users=facts.host_users)
 
 
 def _enum(holder: Raw, key: str, known: tuple[str, ...], path: str, fields: Fields) -> None:
@@ -70,7 +93,7 @@ def _validate_image(image: str, path: str, fields: Fields) -> None:
         fields.invalid(path, image, "must not have leading or trailing whitespace")
 
 
-def _validate_role(c: Raw, path: str, is_init: bool, fields: Fields) -> None:
+def _validate_role(c: Raw, path: str, is_init: bool, facts: PodFacts, fields: Fields) -> None:
     """What init containers may not have, unless they are sidecars."""
     policy = c.get("restartPolicy")
     if policy is not None and not (is_init and policy == "Always"):
@@ -79,15 +102,15 @@ def _validate_role(c: Raw, path: str, is_init: bool, fields: Fields) -> None:
         else:
             fields.forbidden(f"{path}.restartPolicy", "may not be set for non-init containers")
     lasting = not is_init or policy == "Always"
-    for key in ("livenessProbe", "readinessProbe", "startupProbe"):
+    for key in PROBES:
         if key in c and lasting:
-            _validate_probe(c[key], f"{path}.{key}", key, fields)
+            validate_probe(c[key], f"{path}.{key}", key, fields)
         elif key in c:
-            fields.forbidden(f"{path}.{key}", "may not be set for init containers without restartPolicy=Always")
+            fields.forbidden(f"{path}.{key}", _LASTING)
     if "lifecycle" in c and lasting:
-        _validate_lifecycle(c["lifecycle"], f"{path}.lifecycle", fields)
+        validate_lifecycle(c["lifecycle"], f"{path}.lifecycle", facts.grace, fields)
     elif "lifecycle" in c:
-        fields.forbidden(f"{path}.lifecycle", "may not be set for init containers without restartPolicy=Always")
+        fields.forbidden(f"{path}.lifecycle", _LASTING)
 
 
 def _validate_ports(ports: list[Raw], path: str, used: set[tuple[str, int, str]], fields: Fields) -> None:
@@ -197,7 +220,7 @@ def _validate_env_from(sources: list[Raw], path: str, fields: Fields) -> None:
                 fields.required(f"{where}.{key}.name")
 
 
-def _validate_mounts(c: Raw, path: str, volumes: dict[str, str], fields: Fields) -> None:
+def _validate_mounts(c: Raw, path: str, volumes: Mapping[str, str], fields: Fields) -> None:
     seen = set()
     for index, mount in enumerate(c.get("volumeMounts", [])):
         where = f"{path}.volumeMounts[{index}]"
@@ -211,6 +234,7 @@ def _validate_mounts(c: Raw, path: str, volumes: dict[str, str], fields: Fields)
         if target in seen:
             fields.invalid(f"{where}.mountPath", target, "must be unique")
         seen.add(target)
+        _validate_propagation(mount, where, c.get("securityContext", {}).get("privileged", False), fields)
         for key in ("subPath", "subPathExpr"):
             if mount.get(key):
                 validate_relative_path(mount[key], f"{where}.{key}", fields)
@@ -222,99 +246,18 @@ def _validate_mounts(c: Raw, path: str, volumes: dict[str, str], fields: Fields)
         fields.forbidden(f"{path}.volumeDevices", "Cuboid has no raw block volumes")
 
 
+def _validate_propagation(mount: Raw, path: str, privileged: bool, fields: Fields) -> None:
+    _enum(mount, "mountPropagation", _PROPAGATION, path, fields)
+    if mount.get("mountPropagation") == "Bidirectional" and not privileged:
+        why = "Bidirectional mount propagation is available only to privileged containers"
+        fields.forbidden(f"{path}.mountPropagation", why)
+    _enum(mount, "recursiveReadOnly", _RECURSIVE, path, fields)
+    if mount.get("recursiveReadOnly", "Disabled") != "Disabled" and not mount.get("readOnly"):
+        fields.forbidden(f"{path}.recursiveReadOnly", "may only be specified when readOnly is true")
+
+
 def validate_relative_path(text: str, path: str, fields: Fields) -> None:
     if text.startswith("/"):
         fields.invalid(path, text, "must be a relative path")
     if ".." in text.split("/"):
         fields.invalid(path, text, "must not contain '..'")
-
-
-def _validate_resources(resources: Raw, path: str, fields: Fields) -> None:
-    limits, requests = resources.get("limits", {}), resources.get("requests", {})
-    for kind, amounts in (("limits", limits), ("requests", requests)):
-        for name, amount in amounts.items():
-            _validate_amount(name, amount, f"{path}.{kind}", fields)
-    for name, amount in requests.items():
-        if name in limits and quantity.parse(amount) > quantity.parse(limits[name]):
-            fields.invalid(f"{path}.requests", amount, f"must be less than or equal to {name} limit of {limits[name]}")
-    if resources.get("claims"):
-        fields.forbidden(f"{path}.claims", "Cuboid has no dynamic resource allocation")
-
-
-def _validate_amount(name: str, amount: str, path: str, fields: Fields) -> None:
-    if "/" not in name and name not in _STANDARD and not name.startswith("hugepages-"):
-        fields.invalid(path, name, "must be a standard resource type or fully qualified")
-    elif "/" in name:
-        fields.all_invalid(path, name, syntax.qualified_name(name))
-    value = quantity.parse(amount)
-    if value < 0:
-        fields.invalid(f"{path}[{name}]", amount, "must be greater than or equal to 0")
-    if name != "cpu" and value.denominator != 1:
-        fields.invalid(f"{path}[{name}]", amount, "must be an integer")
-
-
-def _validate_security(context: Raw, path: str, fields: Fields) -> None:
-    for key in ("runAsUser", "runAsGroup"):
-        value = context.get(key)
-        if value is not None and not 0 <= value <= _MAX_ID:
-            fields.invalid(f"{path}.{key}", value, f"must be between 0 and {_MAX_ID}, inclusive")
-    if context.get("allowPrivilegeEscalation") is False and context.get("privileged"):
-        fields.invalid(path, context, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
-    profile = context.get("seccompProfile", {})
-    if profile:
-        _enum(profile, "type", ("Localhost", "RuntimeDefault", "Unconfined"), f"{path}.seccompProfile", fields)
-
-
-# --- probes and hooks ------------------------------------------------------------------------------------------------
-
-
-def _validate_probe(probe: Raw, path: str, kind: str, fields: Fields) -> None:
-    _validate_handler(probe, path, _HANDLERS, fields)
-    for key in ("initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
-        if probe.get(key, 0) < 0:
-            fields.invalid(f"{path}.{key}", probe[key], "must be greater than or equal to 0")
-    if kind != "readinessProbe" and probe.get("successThreshold", 1) != 1:
-        fields.invalid(f"{path}.successThreshold", probe["successThreshold"], "must be 1")
-    grace = probe.get("terminationGracePeriodSeconds")
-    if grace is not None and kind == "readinessProbe":
-        fields.invalid(f"{path}.terminationGracePeriodSeconds", grace, "must not be set for readinessProbes")
-    elif grace is not None and grace <= 0:
-        fields.invalid(f"{path}.terminationGracePeriodSeconds", grace, "must be greater than 0")
-
-
-def _validate_lifecycle(lifecycle: Raw, path: str, fields: Fields) -> None:
-    for key in ("postStart", "preStop"):
-        if key in lifecycle:
-            _validate_handler(lifecycle[key], f"{path}.{key}", ("exec", "httpGet", "tcpSocket", "sleep"), fields)
-
-
-def _validate_handler(handler: Raw, path: str, known: tuple[str, ...], fields: Fields) -> None:
-    given = [key for key in known if key in handler]
-    if not given:
-        fields.required(path, "must specify a handler type")
-    for key in given[1:]:
-        fields.forbidden(f"{path}.{key}", "may not specify more than 1 handler type")
-    for key in given[:1]:
-        _validate_action(key, handler[key], f"{path}.{key}", fields)
-
-
-def _validate_action(kind: str, action: Raw, path: str, fields: Fields) -> None:
-    if kind == "exec" and not action.get("command"):
-        fields.required(f"{path}.command")
-    if kind == "sleep" and action.get("seconds", 0) < 0:
-        fields.invalid(f"{path}.seconds", action["seconds"], "must be greater than or equal to 0")
-    if kind in ("httpGet", "tcpSocket", "grpc"):
-        _validate_port(action.get("port", 0), f"{path}.port", fields)
-    if kind == "httpGet":
-        if not action.get("path"):
-            fields.required(f"{path}.path")
-        _enum(action, "scheme", ("HTTP", "HTTPS"), path, fields)
-        for index, header in enumerate(action.get("httpHeaders", [])):
-            fields.all_invalid(
-                f"{path}.httpHeaders[{index}].name", header.get("name", ""), syntax.header_name(header.get("name", ""))
-            )
-
-
-def _validate_port(port: int | str, path: str, fields: Fields) -> None:
-    check = syntax.port_number(port) if isinstance(port, int) else syntax.port_name(port)
-    fields.all_invalid(path, port, check)
