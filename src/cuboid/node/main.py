@@ -117,7 +117,7 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
     templates = parts.templates(paths, settings, driver, gate, clock)
     warm = parts.warm(paths, settings, templates, driver, network, disks, gate, metrics, clock)
     warm.favour(parts.ordinary_shape(settings, boots.ordinary, driver), disk_bytes=settings.disk_mib << 20)
-    constant = fixed(given.server, settings.dns_port)
+    constant = fixed(_api_url(given), settings.dns_port)
     services = ServiceProxy(client, ServiceRules(load(NetSettings, "net")), constant)
     tools = Tools(
         settings=settings, driver=driver, network=network, disks=disks,
@@ -140,6 +140,16 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
         finally:
             await disks.close()
     log.info("ended, pods run on")
+
+
+def _api_url(given: Options) -> str:
+    """Where pods are led to by the address of the API's service; "" if it is not known."""
+    if not given.server.startswith("unix:"):
+        return given.server
+    try:
+        return (given.ca_file.parent / "data" / "address").read_text().strip()  # the embedded server's, once it answers
+    except OSError:
+        return ""
 
 
 def _ready() -> None:
