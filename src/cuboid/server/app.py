@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from cuboid.server import discovery, metrics, node_proxy, openapi, proxy, resources, reviews
+from cuboid.server.authn import token_request
 from cuboid.server.context import Context
 from cuboid.server.limits import Edge
 
@@ -45,6 +46,8 @@ def _routes(context: Context) -> list[BaseRoute]:
         route("/openapi/v3", openapi.index),
         route("/openapi/v3/{path:path}", openapi.v3),
         *(route(path, reviews.handle, "POST") for path in reviews.PATHS),
+        route(token_request.DISCOVERY, token_request.discovery),
+        route(token_request.KEYS, token_request.keys),
         route("/apis/metrics.k8s.io/v1beta1/{path:path}", metrics.handle),
         route(node_proxy.PATH, node_proxy.handle, *every),
         WebSocketRoute("/api/{path:path}", stream),

@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from wsproto.events import Ping
 
+from cuboid.server.authn.certificates import STATE, user_of
+
 MAX_HEADERS = 64 * 1024
 """Bytes of a request before its body."""
 HEADER_SECONDS = 20.0
@@ -61,6 +63,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        user = user_of(transport.get_extra_info("ssl_object"))
+        if user is not None:
+            self.app_state = {**self.app_state, STATE: user}
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from cuboid.controllers.accounts import CA_KEY, HOME, ROOT_CA
+from cuboid.kube import kinds
 from cuboid.kube.admit import chain
 from cuboid.kube.admit.chain import Options
 from cuboid.kube.rbac.live import LivePolicy, ensure_builtin
-from cuboid.kube.registry import Registry
+from cuboid.kube.registry import Registry, WriteOptions
 from cuboid.lib.aio import TaskSet
+from cuboid.server.authn.account_tokens import AccountTokens
 from cuboid.server.authn.authenticator import TokenAuthenticator
+from cuboid.server.authn.signing import SigningKeys
 from cuboid.server.authn.tenant_tokens import TenantTokens
 from cuboid.server.authz.authorizer import Authorizer
 from cuboid.server.gate import Gate
 from cuboid.server.settings import ServerSettings
+from cuboid.server.tls import Authority
 from cuboid.server.tokens import Tokens
 
 AUDIENCE = "https://kubernetes.default.svc.cluster.local"
@@ -21,10 +27,25 @@ AUDIENCE = "https://kubernetes.default.svc.cluster.local"
 
 
 @dataclass(frozen=True)
+class Material:
+    """What is read of the server's folder with the rights of the start."""
+
+    tokens: Tokens
+    keys: SigningKeys
+    authority: bytes  # the CA's certificate, PEM
+
+    @classmethod
+    def open(cls, folder: Path) -> Material:
+        return cls(Tokens.open(folder), SigningKeys.open(folder), Authority(folder).ca_file.read_bytes())
+
+
+@dataclass(frozen=True)
 class Security:
     gate: Gate
     authenticator: TokenAuthenticator
     authorizer: Authorizer
+    accounts: AccountTokens
+    keys: SigningKeys
     audiences: tuple[str, ...] = (AUDIENCE,)
     """What tokens for this server are made for."""
 
@@ -33,12 +54,15 @@ class Security:
         tasks.start(self.gate.keep(), name="gate")
 
 
-async def make(registry: Registry, settings: ServerSettings, tokens: Tokens) -> Security:
+async def make(registry: Registry, settings: ServerSettings, material: Material) -> Security:
     """Reads what the registry has, and follows it from then on. The registry gets its admission."""
     policy = LivePolicy()
     policy.load(registry)
     await ensure_builtin(registry)
-    authenticator = TokenAuthenticator(tokens.check, TenantTokens(registry).check)
+    await _publish(registry, material.authority.decode())
+    accounts = AccountTokens(registry, material.keys, AUDIENCE)
+    checks = (material.tokens.check, TenantTokens(registry).check, accounts.check)
+    authenticator = TokenAuthenticator((AUDIENCE,), *checks)
     authorizer = Authorizer(policy)
     options = Options(
         pod_overhead_mib=settings.pod_overhead_mib,
@@ -47,4 +71,14 @@ async def make(registry: Registry, settings: ServerSettings, tokens: Tokens) -> 
         tenant_node_ports=settings.tenant_node_ports,
     )
     registry.admission = chain.make(registry, policy, authorizer.allows, options)
-    return Security(Gate(authenticator, authorizer), authenticator, authorizer)
+    return Security(Gate(authenticator, authorizer), authenticator, authorizer, accounts, material.keys)
+
+
+async def _publish(registry: Registry, authority: str) -> None:
+    """The CA for the pods of all namespaces, in the one that its copies are made from."""
+    kind, body = kinds.builtin("ConfigMap"), {"metadata": {"name": ROOT_CA}, "data": {CA_KEY: authority}}
+    entry = registry.of(kind).get(HOME, ROOT_CA)
+    if entry is None:
+        await registry.create(kind, HOME, body, WriteOptions())
+    elif entry.object().get("data") != body["data"]:
+        await registry.update(kind, HOME, ROOT_CA, body, WriteOptions())

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from cuboid.kube import status, subresource
 from cuboid.kube.cache import encode
 from cuboid.server import proxy
+from cuboid.server.authn import token_request
 from cuboid.server.context import Context, read_object, write_options
 from cuboid.server.paths import Target
 from cuboid.server.render import answer
@@ -32,6 +33,7 @@ async def handle(request: Request, context: Context, target: Target) -> Response
 
 _STREAMED: dict[tuple[str, str], Callable[[Request, Context, Target], Awaitable[Response]]] = {
     ("GET", "log"): proxy.logs,
+    ("POST", "token"): token_request.handle,
     ("GET", "exec"): proxy.refuse_upgrade,
     ("POST", "exec"): proxy.refuse_upgrade,
     ("GET", "attach"): proxy.refuse_upgrade,

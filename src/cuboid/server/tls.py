@@ -104,11 +104,14 @@ class Authority:
         write_atomic(pair.cert, _pem(builder.sign(ca_key, hashes.SHA256())), mode=0o644)
 
 
-def server_context(pair: Pair) -> ssl.SSLContext:
-    """For a server that asks its clients for a token and not for a certificate."""
+def server_context(pair: Pair, clients: Path | None = None) -> ssl.SSLContext:
+    """For a server whose clients bring a token or, with the CA's file `clients`, a certificate of that CA."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(pair.cert, pair.key)
+    if clients is not None:
+        context.load_verify_locations(clients)
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

@@ -19,7 +19,8 @@ MAX_TOKEN = 16 * 1024
 class TokenAuthenticator:
     """Also what a TokenReview asks."""
 
-    def __init__(self, *checks: Check) -> None:
+    def __init__(self, audiences: Sequence[str], *checks: Check) -> None:
+        self._audiences = frozenset(audiences)
         self._checks = checks
 
     async def token(self, token: str) -> Credential:
@@ -35,7 +36,10 @@ class TokenAuthenticator:
         given = _authorization(scope["headers"])
         if given:
             kind, _, token = given.partition(" ")
-            return await self.token(token.strip() if kind.lower() == "bearer" else "")
+            found = await self.token(token.strip() if kind.lower() == "bearer" else "")
+            if found.audiences and self._audiences.isdisjoint(found.audiences):
+                raise UnauthorizedError("Unauthorized")
+            return found
         user: User | None = scope.get("state", {}).get("certified")
         return None if user is None else Credential(user)
 
