@@ -6,8 +6,9 @@ an owner that went, and "" for everything, at the start. Source: kubernetes/pkg/
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cuboid.controllers.garbage_judge import FOREGROUND, MOST, ORPHAN, Judge, arrange, finalizers, foreground, owners
 from cuboid.controllers.garbage_kinds import CollectedKinds, Suspects
@@ -20,6 +21,8 @@ from cuboid.kube.objects import Raw
 
 ALIVE = 4096
 """Owners that are known to exist: new objects of theirs need no look."""
+NEW_KINDS = 1.0
+"""Seconds between two looks for kinds that are newly served."""
 _EVERYTHING = Key("", "")
 
 
@@ -137,3 +140,14 @@ def _key(resource: Resource, document: Raw) -> Key:
 
 def _everything(change: Change, view: View) -> Iterable[Key]:
     return (_EVERYTHING,) if change.type == "ADDED" else ()
+
+
+async def follow_new_kinds(garbage: Garbage, follow: Callable[[Garbage, Watch], None]) -> None:
+    """Until cancelled: what users define is looked after as well, from a second after it is served."""
+    known = {watch.resource for watch in garbage.watches}
+    while True:
+        for resource in garbage.kinds.resources():
+            if resource not in known:
+                known.add(resource)
+                follow(garbage, garbage.watch(resource))
+        await asyncio.sleep(NEW_KINDS)

@@ -13,9 +13,14 @@ from cuboid.controllers.disruption import DisruptionController
 from cuboid.controllers.endpoints import EndpointsController
 from cuboid.controllers.endpointslice_mirror import EndpointSliceMirrorController
 from cuboid.controllers.endpointslices import EndpointSliceController
+from cuboid.controllers.expiry import EventExpiry
+from cuboid.controllers.garbage import Garbage
+from cuboid.controllers.garbage_kinds import suspects_of
 from cuboid.controllers.job import Jobs
 from cuboid.controllers.job_orphans import JobOrphans
+from cuboid.controllers.namespaces import NamespaceEnds
 from cuboid.controllers.nodelife import NodeLifecycleController
+from cuboid.controllers.podgc import Cached, PodGarbage
 from cuboid.controllers.quota import QuotaController
 from cuboid.controllers.replicaset import ReplicaSets
 from cuboid.controllers.statefulset import StatefulSets
@@ -25,6 +30,8 @@ from cuboid.controllers.ttl import FinishedJobs
 from cuboid.controllers.volumes import VolumeBinder
 from cuboid.controllers.volumes_reclaim import ClaimProtection, VolumeReclaimer
 from cuboid.kube.controller.view import Controller
+from cuboid.kube.kinds import Kinds
+from cuboid.kube.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ ALL: tuple[Row, ...] = (
     Row(JobOrphans),
     Row(FinishedJobs),
     Row(CronJobs),
+    Row(EventExpiry),
     Row(EndpointsController),
     Row(EndpointSliceController),
     Row(EndpointSliceMirrorController),
@@ -60,6 +68,15 @@ ALL: tuple[Row, ...] = (
 )
 
 
-def chosen(*, embedded: bool) -> list[Controller]:
-    """New controllers: all of them for the embedded API server, else only those that Kubernetes lacks."""
-    return [row.make() for row in ALL if embedded or row.everywhere]
+def chosen(*, embedded: bool, registry: Registry | None = None) -> list[Controller]:
+    """New controllers: all of them for the embedded API server, else only those that Kubernetes lacks.
+
+    In the server's own process `registry` is its: those that look after all kinds look into its cache.
+    """
+    found = [row.make() for row in ALL if embedded or row.everywhere]
+    if embedded and registry is not None:
+        found += [Garbage(registry.kinds, suspects_of(registry)), NamespaceEnds(registry.kinds)]
+        found.append(PodGarbage(Cached(registry)))
+    elif embedded:
+        found += [Garbage(Kinds()), NamespaceEnds(Kinds()), PodGarbage()]
+    return found

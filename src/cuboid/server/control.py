@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cuboid.controllers.garbage import Garbage, follow_new_kinds
 from cuboid.controllers.registry import chosen
 from cuboid.kube.controller.recorder import Recorder
 from cuboid.kube.controller.runtime import Runtime
@@ -19,12 +20,16 @@ _SCHEDULER = User("system:kube-scheduler", (MASTERS, "system:authenticated"))
 
 
 def start(registry: Registry, tasks: TaskSet, *more: Controller) -> None:
-    """They end with `tasks`; `more` are those that need something of the server. Nobody is elected: a server's store has one process."""
+    """They end with `tasks`; `more` need something of the server. Nobody is elected: a store has one process."""
     client = LocalClient(registry, _USER, MANAGER)
     recorder = Recorder(client, MANAGER)
-    runtime = Runtime(client, LocalSource(registry), recorder, [*chosen(embedded=True), *more])
+    controllers = [*chosen(embedded=True, registry=registry), *more]
+    runtime = Runtime(client, LocalSource(registry), recorder, controllers)
     tasks.start(recorder.run(), name="events")
     tasks.start(runtime.run(), name="controllers")
+    for collector in controllers:
+        if isinstance(collector, Garbage):
+            tasks.start(follow_new_kinds(collector, runtime.follow), name="garbage-kinds")
     tasks.start(_schedule(registry, tasks), name="scheduler")
 
 

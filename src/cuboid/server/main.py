@@ -22,7 +22,7 @@ import uvloop
 
 import cuboid
 from cuboid.controllers.accounts_tokens import TokenSecretController
-from cuboid.kube import expiry, kinds, namespaces
+from cuboid.kube import kinds, namespaces
 from cuboid.kube.cache import Cache
 from cuboid.kube.crd import serving as crd
 from cuboid.kube.names import API_SERVICE_IP
@@ -231,10 +231,8 @@ async def _serve(prepared: Prepared) -> None:
     definitions = crd.Definitions(prepared.context.registry)
     async with TaskSet("server") as tasks:
         serving = tasks.start(server.serve([prepared.listener]), name="http")
-        tasks.start(namespaces.keep(prepared.context.registry), name="namespaces")
         prepared.context.security.start(tasks)
         tasks.start(definitions.keep(), name="definitions")
-        tasks.start(expiry.keep(prepared.context.registry), name="expiry")
         control.start(prepared.context.registry, tasks, TokenSecretController(prepared.context.security.accounts))
         await until_started(server, serving, START_SECONDS, "the HTTP server")
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)

@@ -59,8 +59,12 @@ class Runtime:
         """Plans by controller and outcome: done, conflict (made anew), failed (tried again), broken (a defect)."""
         for controller in self._controllers:
             for watch in controller.watches:
-                listener = waker(watch, source, self._queues[controller.name].add)
-                source.follow(watch.resource, Follower(listener, watch.initial, self._lost(controller)))
+                self.follow(controller, watch)
+
+    def follow(self, controller: Controller, watch: Watch) -> None:
+        """Beside its own `watches`, also while it runs: for controllers of kinds that come later."""
+        listener = waker(watch, self._source, self._queues[controller.name].add)
+        self._source.follow(watch.resource, Follower(listener, watch.initial, self._lost(controller)))
 
     def _lost(self, controller: Controller) -> Callable[[], None]:
         return lambda: self.look_at_all(controller)
