@@ -30,6 +30,8 @@ _IDLE_SECONDS = 330.0  # more than a watch lives: then the connection is dead
 STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
 JSON = "application/json-patch+json"
+APPLY = "application/apply-patch+yaml"
+"""Server-side apply: the body is what this client wants to own, as its field manager."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Client(Protocol):
 
     async def patch(
         self, resource: Resource, name: str, body: Any, namespace: str = "", *, form: str = STRATEGIC, sub: str = "",
-        seconds: float = SECONDS,
+        force: bool = False, seconds: float = SECONDS,
     ) -> Object: ...  # fmt: skip
 
     async def delete(
@@ -127,12 +129,17 @@ class KubeClient:
     """Use as an asynchronous context manager. Connections are kept and shared; safe for many tasks."""
 
     def __init__(
-        self, base_url: str, token: str = "", ca_file: Path | None = None, *, context: ssl.SSLContext | None = None
-    ) -> None:
-        """`base_url` is `https://host:port`, or `unix:/path` on the server's own machine."""
+        self, base_url: str, token: str = "", ca_file: Path | None = None, *, context: ssl.SSLContext | None = None,
+        manager: str = "cuboid",
+    ) -> None:  # fmt: skip
+        """`base_url` is `https://host:port`, or `unix:/path` on the server's own machine.
+
+        `manager` is the field manager of what it writes.
+        """
         if context is None and not base_url.startswith("unix:"):
             context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-        headers = {"Accept": "application/json", "User-Agent": "cuboid"}
+        headers = {"Accept": "application/json", "User-Agent": manager}
+        self._manager = manager
         if token:
             headers["Authorization"] = f"Bearer {token}"
         self._http = Transport(base_url, context, headers)
@@ -201,11 +208,13 @@ class KubeClient:
         *,
         form: str = STRATEGIC,
         sub: str = "",
+        force: bool = False,
         seconds: float = SECONDS,
     ) -> Object:
-        """`form` is STRATEGIC, MERGE or JSON."""
+        """`form` is STRATEGIC, MERGE, JSON or APPLY; with `force`, an apply takes fields from their owners."""
         path = resource.path(namespace, name, sub)
-        return await self.request("PATCH", path, body=body, media=form, seconds=seconds)
+        query = {"fieldManager": self._manager, "force": str(force).lower()} if form == APPLY else {}
+        return await self.request("PATCH", path, body=body, query=query, media=form, seconds=seconds)
 
     async def delete(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 from cuboid.kube import selectors, status, subresource
@@ -44,7 +45,7 @@ class LocalClient:
         self, resource: Resource, name: str, namespace: str = "", *, sub: str = "", seconds: float = SECONDS
     ) -> Object:
         kind = self._kind(resource)
-        if sub not in ("", "status"):
+        if sub:
             return await subresource.get(self._registry, kind, namespace, name, sub)
         return kind.from_storage(self._registry.entry(kind, namespace, name).object())
 
@@ -75,19 +76,20 @@ class LocalClient:
         kind, metadata = self._kind(resource), body["metadata"]
         place = (metadata.get("namespace", ""), metadata["name"])
         async with deadline(seconds, f"updating {kind.plural}"):
-            if sub not in ("", "status"):
+            if sub:
                 return await subresource.update(self._registry, kind, *place, sub, body, self._options())
-            return (await self._registry.update(kind, *place, body, self._options(), sub)).object
+            return (await self._registry.update(kind, *place, body, self._options())).object
 
     async def patch(
         self, resource: Resource, name: str, body: Any, namespace: str = "", *, form: str = STRATEGIC, sub: str = "",
-        seconds: float = SECONDS,
+        force: bool = False, seconds: float = SECONDS,
     ) -> Object:  # fmt: skip
         kind = self._kind(resource)
+        options = replace(self._options(), force=force)
         async with deadline(seconds, f"patching {kind.plural}"):
-            if sub not in ("", "status"):
-                return await subresource.patch(self._registry, kind, namespace, name, sub, body, form, self._options())
-            return (await self._registry.patch(kind, namespace, name, body, form, self._options(), sub)).object
+            if sub:
+                return await subresource.patch(self._registry, kind, namespace, name, sub, body, form, options)
+            return (await self._registry.patch(kind, namespace, name, body, form, options)).object
 
     async def delete(
         self, resource: Resource, name: str, namespace: str = "", *, grace: int | None = None, uid: str = "",

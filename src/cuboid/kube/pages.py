@@ -1,22 +1,34 @@
-"""Lists in pages. All pages of a list show one moment: entries never change, so a page keeps references to the rest."""
+"""Lists in pages. All pages of a list show one moment: entries never change, so a page keeps references to the rest.
+
+A token names its list and the last object that was shown. When the list is forgotten, its client gets 410 and with it
+a token for the remainder as it is now, which is not the same moment (as in Kubernetes).
+"""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import secrets
 import time
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from cuboid.kube.cache import Entry
-from cuboid.kube.status import bad_request
-from cuboid.lib.errors import GoneError
+from cuboid.kube.status import ExpiredListError, bad_request
+from cuboid.lib.errors import InvalidError
 
 KEPT = 64
 """Lists that are being paged at once; the longest unused is forgotten, its client gets 410."""
 LIFE = 300.0
 """Seconds a list can be gone on with."""
+_VERSION = "meta.k8s.io/v1"
+_INCONSISTENT = -1
+Now = Callable[[], tuple[list[Entry], int]]
+"""The entries of a list as they are now, and their version."""
 
 
 @dataclass(frozen=True)
@@ -29,40 +41,49 @@ class Page:
 
 @dataclass
 class _List:
+    """`scope` is what was listed: a token is no way to another collection."""
+
     entries: list[Entry]
     revision: int
     selected: bool
+    scope: Hashable
     until: float
+
+
+class _Token(msgspec.Struct):
+    v: str
+    rv: int
+    start: tuple[str, str]
+    list: str = ""
 
 
 class Pages:
     def __init__(self) -> None:
         self._lists: OrderedDict[str, _List] = OrderedDict()
 
-    def first(self, entries: list[Entry], revision: int, limit: int, selected: bool) -> Page:
+    def first(self, entries: list[Entry], revision: int, limit: int, *, selected: bool, scope: Hashable) -> Page:
+        """`selected`: selectors left something out, so that nobody knows how much remains."""
         if not limit or len(entries) <= limit:
             return Page(entries, revision)
         name = secrets.token_urlsafe(12)
-        self._lists[name] = _List(entries, revision, selected, time.monotonic() + LIFE)
+        self._lists[name] = _List(entries, revision, selected, scope, time.monotonic() + LIFE)
         while len(self._lists) > KEPT:
             self._lists.popitem(last=False)
         return self._cut(name, self._lists[name], 0, limit)
 
-    def following(self, token: str, limit: int) -> Page:
-        """GoneError when the list is forgotten, InvalidError when the token is none of ours."""
-        try:
-            name, _, offset = base64.urlsafe_b64decode(token.encode()).decode().partition(":")
-            start = int(offset)
-        except (ValueError, UnicodeError) as error:
-            raise bad_request("continue key is not valid") from error
-        kept = self._lists.get(name)
-        if kept is None or kept.until < time.monotonic() or not 0 <= start <= len(kept.entries):
-            raise GoneError(
-                "The provided continue parameter is too old to display a consistent list result. "
-                "You must start a new list without the continue parameter.",
-                reason="Expired",
-            )
-        return self._cut(name, kept, start, limit)
+    def following(self, text: str, limit: int, now: Now, *, selected: bool, scope: Hashable) -> Page:
+        """ExpiredListError when the list is forgotten, InvalidError when the token is none of ours."""
+        token = _decoded(text)
+        if token.rv == _INCONSISTENT:
+            entries, revision = now()
+            rest = entries[_behind(entries, token.start) :]
+            return self.first(rest, revision, limit, selected=selected, scope=scope)
+        kept = self._lists.get(token.list)
+        if kept is None or kept.until < time.monotonic():
+            raise ExpiredListError(_encoded(_Token(_VERSION, _INCONSISTENT, token.start)))
+        if kept.scope != scope:
+            raise _invalid("it belongs to another list")
+        return self._cut(token.list, kept, _behind(kept.entries, token.start), limit)
 
     def _cut(self, name: str, kept: _List, start: int, limit: int) -> Page:
         end = start + limit if limit else len(kept.entries)
@@ -70,5 +91,28 @@ class Pages:
         self._lists.move_to_end(name)
         if left <= 0:
             return Page(kept.entries[start:], kept.revision)
-        token = base64.urlsafe_b64encode(f"{name}:{end}".encode()).decode()
+        last = kept.entries[end - 1].key
+        token = _encoded(_Token(_VERSION, kept.revision, (last.namespace, last.name), name))
         return Page(kept.entries[start:end], kept.revision, token, None if kept.selected else left)
+
+
+def _behind(entries: list[Entry], place: tuple[str, str]) -> int:
+    return bisect_right(entries, place, key=lambda entry: (entry.key.namespace, entry.key.name))
+
+
+def _encoded(token: _Token) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode()
+
+
+def _decoded(text: str) -> _Token:
+    try:
+        token = msgspec.json.decode(base64.b64decode(text.encode(), altchars=b"-_", validate=True), type=_Token)
+    except (ValueError, UnicodeError, binascii.Error) as error:
+        raise _invalid("it can not be read") from error
+    if token.v != _VERSION:
+        raise _invalid("its version is not known")
+    return token
+
+
+def _invalid(why: str) -> InvalidError:
+    return bad_request(f"continue key is not valid: {why}")

@@ -69,7 +69,7 @@ def _validate_as_containers(spec: Object, fields: Fields) -> None:
     count = len(spec["containers"])
     found = Fields()
     whole = {**spec, "containers": [*spec["containers"], *plain]}
-    del whole[_DEBUG]
+    whole.pop(_DEBUG, None)
     validate_pod_spec(whole, found)
     for error in found.errors:
         match = _ADDED.match(error.path)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from cuboid.kube import births, bodies, deletion, ownership, status, subwrites
+from cuboid.kube import births, bodies, deletion, ownership, status, subwrites, versions
 from cuboid.kube import patch as patches
 from cuboid.kube.admission import Chain, Plugin, Request
 from cuboid.kube.apply.managers import Managers
@@ -20,7 +20,7 @@ from cuboid.kube.options import APPLY, JSON, MERGE, MODIFIED, STRATEGIC, DeleteO
 from cuboid.kube.pages import Page, Pages
 from cuboid.kube.store import Key, MismatchError, Store, Write
 from cuboid.lib.clock import rfc3339
-from cuboid.lib.errors import AlreadyExistsError, DeadlineError, NotFoundError
+from cuboid.lib.errors import AlreadyExistsError, NotFoundError
 
 __all__ = ["APPLY", "JSON", "MERGE", "MODIFIED", "STRATEGIC", "DeleteOptions", "Registry", "Result", "WriteOptions"]
 
@@ -60,36 +60,29 @@ class Registry:
         return entry
 
     def list(
-        self, kind: Kind, wanted: Filter, limit: int = 0, token: str = "", version: str = "", match: str = ""
-    ) -> Page:
+        self, kind: Kind, wanted: Filter, limit: int = 0, token: str = "", version: str = "", match: str = "",
+        initial: bool = False,
+    ) -> Page:  # fmt: skip
         """`version` and `match` are `resourceVersion` and `resourceVersionMatch`; a token goes on with its list."""
-        if token:
-            if version not in ("", "0"):
-                raise status.bad_request("specifying resource version is not allowed when using continue")
-            return self._pages.following(token, limit)
-        self._check_version(version, match)
-        return self._pages.first(
-            self.of(kind).select(wanted), self.cache.revision, limit, bool(wanted.labels or wanted.fields)
-        )
+        versions.check_list(version, match, token, initial)
+        selected, scope = bool(wanted.labels or wanted.fields), (kind.stored_as, wanted.namespace)
 
-    def _check_version(self, version: str, match: str) -> None:
-        number = self.parse_version(version)
-        if match and match not in ("Exact", "NotOlderThan"):
-            raise status.bad_request(f'resourceVersionMatch: Unsupported value: "{match[:50]}"')
-        if match and not version:
-            raise status.bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")
+        def now() -> tuple[list[Entry], int]:
+            return self.of(kind).select(wanted), self.cache.revision
+
+        if token:
+            return self._pages.following(token, limit, now, selected=selected, scope=scope)
+        number = versions.parse(version)
         if number > self.cache.revision:
-            raise DeadlineError(f"Too large resource version: {number}, current: {self.cache.revision}")
-        if match == "Exact" and number != self.cache.revision:
+            raise status.too_new(number, self.cache.revision)
+        if match == versions.EXACT and number != self.cache.revision:
             raise status.expired(number, self.cache.revision)
+        entries, revision = now()
+        return self._pages.first(entries, revision, limit, selected=selected, scope=scope)
 
     @staticmethod
     def parse_version(version: str) -> int:
-        if not version:
-            return 0
-        if not (version.isascii() and version.isdigit()) or len(version) > 18:
-            raise status.bad_request(f'Invalid value: "{version[:50]}": resourceVersion must be a number')
-        return int(version)
+        return versions.parse(version)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -260,6 +253,7 @@ class Registry:
         fields = Fields()
         subwrites.prepare(kind, sub, new, old)
         subwrites.validate(kind, sub, new, old, fields)
+        metadata = new["metadata"]
         if sub != "status" and strategy.changed(new, old):
             metadata["generation"] = before.get("generation", 0) + 1
         self._raise_invalid(kind, new, fields)
@@ -358,11 +352,12 @@ def apply_patch(kind: Kind, old: Object, body: Any, form: str) -> Any:
         return patches.json_patch(old, body)
     if form == MERGE:
         return patches.merge(old, body)
-    if form == STRATEGIC:
+    custom = kind.structure is not None
+    if form == STRATEGIC and not custom:
         return patches.strategic_merge(kind.schema, old, body)
+    known = (JSON, MERGE, APPLY) if custom else (JSON, MERGE, STRATEGIC, APPLY)
     raise status.unsupported_media(
-        f"the body of the request was in an unknown format - accepted media types include: "
-        f"{JSON}, {MERGE}, {STRATEGIC}, {APPLY}"
+        f"the body of the request was in an unknown format - accepted media types include: {', '.join(known)}"
     )
 
 

@@ -76,6 +76,8 @@ def to_status(error: CuboidError) -> tuple[int, dict[str, Any]]:
         "reason": reason,
         "code": code,
     }
+    if isinstance(error, ExpiredListError):
+        body["metadata"] = {"continue": error.token}
     if error.details:
         body["details"] = dict(error.details)
     return code, body
@@ -170,7 +172,29 @@ def unsupported_media(message: str) -> UnsupportedError:
 
 
 def too_large(limit: int) -> InvalidError:
-    return InvalidError(f"the request body is larger than {limit} bytes", reason="RequestEntityTooLarge")
+    return InvalidError(f"Request entity too large: limit is {limit}", reason="RequestEntityTooLarge")
+
+
+class ExpiredListError(GoneError):
+    """A list whose pages are forgotten. `token` goes on with what is there now."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list "
+            "without the continue parameter, or use the continue token in this response to retrieve the remainder of "
+            "the results. Continuing with the provided token results in an inconsistent list - objects that were "
+            "created, modified, or deleted between the time the first chunk was returned and now may show up in the "
+            "list.",
+            reason="Expired",
+        )
+        self.token = token
+
+
+def too_new(requested: int, current: int) -> DeadlineError:
+    """504: a version that this server has not reached."""
+    error = DeadlineError(f"Too large resource version: {requested}, current: {current}", reason="Timeout")
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    return _with(error, causes=[cause], retryAfterSeconds=1)
 
 
 def expired(requested: int, oldest: int) -> GoneError:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 
 from cuboid.kube import status
-from cuboid.kube.registry import DeleteOptions, Registry, WriteOptions
+from cuboid.kube.deletion import POLICIES
+from cuboid.kube.fields import FieldError
+from cuboid.kube.registry import APPLY, DeleteOptions, Registry, WriteOptions
 from cuboid.lib.aio import deadline
-from cuboid.server import protobuf
+from cuboid.server import bodies
+from cuboid.server.bodies import JSON
 from cuboid.server.security import Security
 from cuboid.server.settings import ServerSettings
 
 _VALIDATION = ("Ignore", "Strict", "Warn")
+MAX_MANAGER = 128
+"""Bytes of the name of a field manager."""
 
 
 @dataclass
@@ -49,24 +53,34 @@ async def read_body(request: Request, settings: ServerSettings) -> bytes:
     return b"".join(chunks)
 
 
-def parse_json(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise status.bad_request(f"the body is not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise status.bad_request("the body is nested too deeply") from error
+def media_of(request: Request) -> str:
+    return request.headers.get("content-type", JSON).partition(";")[0].strip().lower() or JSON
 
 
 async def read_object(request: Request, settings: ServerSettings) -> Any:
-    """The body, decoded from JSON or, for the few kinds that come so, from protobuf."""
-    media = request.headers.get("content-type", "application/json").partition(";")[0].strip()
-    if media not in ("application/json", protobuf.MEDIA):
-        raise status.unsupported_media(
-            f"the body of the request was in an unknown format ({media[:80]}): send application/json"
-        )
+    """The body, decoded from JSON, YAML or, for the few kinds that come so, from protobuf."""
+    return bodies.parse(await read_body(request, settings), media_of(request)).value
+
+
+async def read_written(request: Request, settings: ServerSettings) -> tuple[Any, WriteOptions]:
+    """An object that is to be written, and how."""
+    options = write_options(request)
+    body = bodies.parse(await read_body(request, settings), media_of(request))
+    return body.value, replace(options, duplicates=body.duplicates)
+
+
+async def read_patch(request: Request, settings: ServerSettings) -> tuple[Any, str, WriteOptions]:
+    """A patch, its form, and how it is to be written."""
+    form = media_of(request)
+    options = write_options(request)
+    if form != APPLY and "force" in request.query_params:
+        error = FieldError("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch")
+        raise status.invalid("PatchOptions", "meta.k8s.io", "", [error])
     data = await read_body(request, settings)
-    return protobuf.decode(data) if media == protobuf.MEDIA else parse_json(data)
+    body = bodies.parse_apply(data) if form == APPLY else bodies.parse_json(data)
+    if form == APPLY:
+        options = replace(options, manager=request.query_params.get("fieldManager", ""))
+    return body.value, form, replace(options, duplicates=body.duplicates)
 
 
 def write_options(request: Request) -> WriteOptions:
@@ -78,14 +92,27 @@ def write_options(request: Request) -> WriteOptions:
         dry_run=dry_run(query.get("dryRun", "")),
         validation=validation,
         user=request.scope["user"],
-        manager=query.get("fieldManager", "") or _manager(request),
+        manager=_given_manager(query.get("fieldManager", "")) or _manager(request),
         force=flag(query, "force"),
     )
 
 
+def _given_manager(name: str) -> str:
+    error = None
+    if len(name.encode()) > MAX_MANAGER:
+        error = FieldError("FieldValueTooLong", "fieldManager", f"Too long: may not be more than {MAX_MANAGER} bytes")
+    elif not name.isprintable():
+        text = "Invalid value: should only contain printable characters"
+        error = FieldError("FieldValueInvalid", "fieldManager", text)
+    if error is not None:
+        raise status.invalid("PatchOptions", "meta.k8s.io", "", [error])
+    return name
+
+
 def _manager(request: Request) -> str:
     """Who names no field manager is known by the beginning of its User-Agent, as in Kubernetes."""
-    return request.headers.get("user-agent", "").partition("/")[0][:128]
+    name = request.headers.get("user-agent", "").partition("/")[0]
+    return "".join(letter for letter in name if letter.isprintable())[:MAX_MANAGER]
 
 
 def dry_run(value: str) -> bool:
@@ -106,9 +133,7 @@ async def delete_options(request: Request, settings: ServerSettings) -> DeleteOp
     dry = body.get("dryRun") or ([query["dryRun"]] if "dryRun" in query else [])
     if not isinstance(preconditions, dict) or not isinstance(dry, list):
         raise status.bad_request("DeleteOptions are malformed")
-    propagation = body.get("propagationPolicy", query.get("propagationPolicy")) or ""
-    if propagation not in ("", "Background", "Foreground", "Orphan"):
-        raise status.bad_request(f'propagationPolicy: Unsupported value: "{str(propagation)[:50]}"')
+    propagation = _propagation(body, query)
     return DeleteOptions(
         grace=None if grace is None else number(grace, "gracePeriodSeconds"),
         uid=str(preconditions.get("uid") or ""),
@@ -117,6 +142,21 @@ async def delete_options(request: Request, settings: ServerSettings) -> DeleteOp
         propagation=propagation,
         user=request.scope["user"],
     )
+
+
+def _propagation(body: Mapping[str, Any], query: Mapping[str, str]) -> str:
+    """`propagationPolicy`, or the older `orphanDependents`, not both."""
+    policy = body.get("propagationPolicy", query.get("propagationPolicy")) or ""
+    orphan = body.get("orphanDependents", query.get("orphanDependents"))
+    if policy and orphan is not None:
+        text = "Invalid value: OrphanDependents and DeletionPropagation cannot be both set"
+        error = FieldError("FieldValueInvalid", "propagationPolicy", text)
+        raise status.invalid("DeleteOptions", "meta.k8s.io", "", [error])
+    if orphan is not None:
+        return "Orphan" if str(orphan).lower() in ("1", "true", "t") else "Background"
+    if not isinstance(policy, str) or (policy and policy not in POLICIES):
+        raise status.unsupported_propagation(policy)
+    return policy
 
 
 def number(value: Any, name: str) -> int:

@@ -21,7 +21,7 @@ from cuboid.server.context import (
     read_written,
 )
 from cuboid.server.paths import Target, parse
-from cuboid.server.render import Renderer, answer
+from cuboid.server.render import Renderer, answer, warned
 from cuboid.server.watching import watch
 
 Handler = Callable[[Request, Context, Target], Awaitable[Response]]
@@ -31,6 +31,11 @@ async def handle(request: Request, context: Context) -> Response:
     if bindings := subresources.BINDINGS.fullmatch(request.scope["path"]):
         return await subresources.bind(request, context, bindings[1])
     target = parse(request.scope["path"], context.registry.kinds)
+    response = await _answered(request, context, target)
+    return warned(response, target.kind.warning) if target.kind.warning else response
+
+
+async def _answered(request: Request, context: Context, target: Target) -> Response:
     if target.sub and target.sub not in WHOLE:
         return await subresources.handle(request, context, target)
     table = _OBJECT if target.name else _COLLECTION
@@ -70,6 +75,7 @@ async def _list(request: Request, context: Context, target: Target) -> Response:
         token=query.get("continue", ""),
         version=query.get("resourceVersion", ""),
         match=query.get("resourceVersionMatch", ""),
+        initial="sendInitialEvents" in query,
     )
     return answer(render.page(page))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from cuboid.kube import status
+from cuboid.kube import status, versions
 from cuboid.kube.cache import Batch, Client, Filter, ResourceCache, encode
 from cuboid.kube.kinds import Kind
 from cuboid.kube.status import to_status
@@ -27,8 +27,8 @@ def watch(request: Request, context: Context, kind: Kind, wanted: Filter, render
     registry = context.registry
     version = registry.parse_version(query.get("resourceVersion", ""))
     initial = flag(query, "sendInitialEvents")
-    if initial and query.get("resourceVersionMatch") != "NotOlderThan":
-        raise status.bad_request("sendInitialEvents needs resourceVersionMatch=NotOlderThan")
+    asked = initial if "sendInitialEvents" in query else None
+    versions.check_watch(query.get("resourceVersionMatch", ""), query.get("continue", ""), asked)
     cache = registry.of(kind)
     first: list[bytes] = []
     since = version

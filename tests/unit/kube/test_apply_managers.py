@@ -13,7 +13,7 @@ from cuboid.kube.apply.managers import APPLY, MAX_UPDATERS, UPDATE, Applied, Ide
 from cuboid.lib.errors import ConflictError, InvalidError
 
 NODE = kinds.builtin("Deployment", "apps").schema
-STATUS = {"f:status": {}}
+STATUS: dict[str, Any] = {"f:status": {}}
 NOW = "2026-01-01T00:00:00Z"
 LATER = "2026-01-01T00:00:05Z"
 V1 = "apps/v1"
@@ -157,7 +157,7 @@ def test_items_of_lists_are_merged_by_key_and_removed_with_what_nobody_owns_in_t
 
 
 def test_an_injected_container_stays_when_others_are_applied() -> None:
-    injected = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"proxy"}': {}}}}}}
+    injected: dict[str, Any] = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"proxy"}': {}}}}}}
     live = deployment(**containers({"name": "proxy", "image": "p"}))
     result = apply({who("webhook"): Owned(injected, NOW)}, live, deployment(**containers({"name": "a", "image": "1"})))
     names = [item["name"] for item in result.object["spec"]["template"]["spec"]["containers"]]

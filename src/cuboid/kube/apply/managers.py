@@ -207,7 +207,7 @@ def applied(
     result = {**managers, identity: Owned(wanted, last.time if last else now)}
     new = typed.merged(node, live, config)
     if last is not None:
-        new = _pruned(node, new, last.fields, result)
+        new = typed.merged(node, _pruned(node, new, last.fields, result), config)  # what is applied empty stays
     comparison = typed.compare(node, _plain(live), _plain(new))
     taken = fieldset.union(comparison.added, comparison.modified)
     _check_conflicts(result, identity, taken, force)
