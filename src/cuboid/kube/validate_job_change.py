@@ -24,7 +24,8 @@ def validate_job_change(new: Raw, old: Raw, fields: Fields) -> None:
     for key in _FIXED:
         fields.immutable(f"spec.{key}", spec.get(key), before.get(key))
     template = spec["template"]
-    waiting = bool(before.get("suspend")) and "startTime" not in old.get("status", {})
+    at_rest = "startTime" not in old.get("status", {}) or objects.is_true(old, "Suspended")
+    waiting = bool(before.get("suspend")) and at_rest
     allowed = _with_placement(before["template"], template) if waiting else before["template"]
     fields.immutable("spec.template", template, allowed)
 
@@ -77,7 +78,7 @@ def validate_job_status(new: Raw, old: Raw, fields: Fields) -> None:
         fields.invalid("status.ready", status["ready"], "cannot set more ready pods than active")
     _validate_uncounted(status.get("uncountedTerminatedPods", {}), fields)
     _validate_conditions(new, old, fields)
-    _validate_times(new, before, fields)
+    _validate_times(new, old, fields)
     _validate_index_fields(new["spec"], status, fields)
 
 
@@ -127,8 +128,8 @@ def _validate_finished(status: Raw, fields: Fields) -> None:
         fields.invalid("status.uncountedTerminatedPods", uncounted, "must be empty for finished job")
 
 
-def _validate_times(new: Raw, before: Raw, fields: Fields) -> None:
-    status = new.get("status", {})
+def _validate_times(new: Raw, old: Raw, fields: Fields) -> None:
+    status, before = new.get("status", {}), old.get("status", {})
     path, start, end = "status.completionTime", status.get("startTime"), status.get("completionTime")
     complete = objects.is_true(new, "Complete")
     if end and not complete:
@@ -139,7 +140,8 @@ def _validate_times(new: Raw, before: Raw, fields: Fields) -> None:
         fields.invalid(path, end, "must be equal to or after `startTime`")
     if end and before.get("completionTime") and end != before["completionTime"]:
         fields.invalid(path, end, "field is immutable")
-    if before.get("startTime") and start != before["startTime"] and not new["spec"].get("suspend"):
+    at_rest = new["spec"].get("suspend") or objects.is_true(old, "Suspended")  # one that is resumed starts anew
+    if before.get("startTime") and start != before["startTime"] and not at_rest:
         fields.required("status.startTime", "startTime cannot be removed for unsuspended job")
 
 

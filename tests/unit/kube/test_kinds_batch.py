@@ -232,6 +232,7 @@ STATUSES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {**DONE, "startTime": "2026-01-01T00:01:00Z"}, "must be equal to or after `startTime`"),
     (DONE, {**DONE, "completionTime": "2026-01-01T00:00:10Z"}, 'status.completionTime: Invalid value: "2026-01-01T00:00:10Z": field is immutable'),
     ({"startTime": START}, {}, "status.startTime: Required value: startTime cannot be removed for unsuspended job"),
+    ({"startTime": START, "conditions": conditions("Suspended")}, {"startTime": END}, ""),
     ({}, {"completedIndexes": "0"}, "cannot set non-empty completedIndexes when non-indexed completion mode"),
     ({}, {"failedIndexes": "0"}, "cannot set non-null failedIndexes when backoffLimitPerIndex is null"),
 ]  # fmt: skip
