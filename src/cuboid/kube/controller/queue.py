@@ -17,7 +17,7 @@ MIN_REST = 0.02
 
 
 class KeyQueue:
-    """Bounded by the number of different keys. `loop_time` is replaceable for tests."""
+    """Bounded by the number of different keys."""
 
     def __init__(self) -> None:
         self._ready: deque[Key] = deque()
@@ -84,19 +84,17 @@ class KeyQueue:
 
     def _finish(self, key: Key) -> None:
         self._working.discard(key)
-        rest = self._rests.pop(key, 0.0)
-        again = key in self._again
-        self._again.discard(key)
-        if rest:
+        if rest := self._rests.pop(key, 0.0):
             self._resting.add(key)
             asyncio.get_running_loop().call_later(rest, self._rested, key)
-            if again:
-                self._again.add(key)
-        elif again:
-            self.add(key)
+        else:
+            self._once_more(key)
 
     def _rested(self, key: Key) -> None:
         self._resting.discard(key)
+        self._once_more(key)
+
+    def _once_more(self, key: Key) -> None:
         if key in self._again:
             self._again.discard(key)
             self.add(key)
