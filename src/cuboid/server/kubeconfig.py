@@ -22,11 +22,12 @@ _LISTS = ("clusters", "users", "contexts")
 
 @dataclass(frozen=True)
 class Access:
-    """What a client needs to reach a server. `ca` is PEM."""
+    """What a client needs to reach a server. `ca` is PEM; `namespace` "" is the default one."""
 
     server: str
     ca: bytes
     token: str
+    namespace: str = ""
 
 
 def render(access: Access, context: str = CONTEXT) -> str:
@@ -66,12 +67,13 @@ def remove_from(path: Path, context: str = CONTEXT) -> bool:
 
 def _merged(config: dict[str, Any], access: Access, context: str, *, current: bool) -> dict[str, Any]:
     merged = {"apiVersion": "v1", "kind": "Config", **config}
-    rows = {
+    place = {"namespace": access.namespace} if access.namespace else {}
+    rows: dict[str, dict[str, Any]] = {
         "clusters": {
             "cluster": {"server": access.server, "certificate-authority-data": base64.b64encode(access.ca).decode()}
         },
         "users": {"user": {"token": access.token}},
-        "contexts": {"context": {"cluster": context, "user": context}},
+        "contexts": {"context": {"cluster": context, "user": context, **place}},
     }
     for key in _LISTS:
         others = [row for row in _rows(config, key) if row.get("name") != context]
