@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from cuboid.server import discovery, metrics, node_proxy, openapi, proxy, resources, reviews
+from cuboid.server import discovery, health, metrics, node_proxy, openapi, proxy, resources, reviews
 from cuboid.server.authn import token_request
 from cuboid.server.context import Context
 from cuboid.server.limits import Edge
@@ -34,11 +34,12 @@ def _routes(context: Context) -> list[BaseRoute]:
 
     every = ("GET", "POST", "PUT", "PATCH", "DELETE")
     return [
-        *(route(path, _healthy) for path in ("/healthz", "/livez", "/readyz")),
-        *(route(path + "/{check:path}", _healthy) for path in ("/healthz", "/livez", "/readyz")),
+        *(route(path, health.answer) for path in health.PATHS),
+        *(route(path + "/{check:path}", health.one) for path in health.PATHS),
+        route("/", discovery.root),
         route("/version", discovery.version),
         route("/api", discovery.api),
-        route("/apis", discovery.apis),
+        *(route(path, discovery.apis) for path in ("/apis", "/apis/")),
         route("/api/{version}", discovery.core_version),
         route("/apis/{group}", discovery.group),
         route("/apis/{group}/{version}", discovery.group_version),
@@ -54,7 +55,3 @@ def _routes(context: Context) -> list[BaseRoute]:
         route("/api/{path:path}", resources.handle, *every),
         route("/apis/{path:path}", resources.handle, *every),
     ]
-
-
-async def _healthy(request: Request, context: Context) -> Response:
-    return PlainTextResponse("ok")

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cuboid import __version__
-from cuboid.kube import kinds, schema
+from cuboid.kube import schema
 from cuboid.kube.cache import encode
 from cuboid.kube.kinds import Kind
+from cuboid.lib.errors import InvalidError
 from cuboid.server.context import Context
 from cuboid.server.paths import unknown_path
 from cuboid.server.render import answer, document_answer
+from cuboid.server.virtual import VIRTUAL, Virtual
 
 _AGGREGATED = "apidiscovery.k8s.io"
 
 
-@dataclass(frozen=True)
-class Virtual:
-    """A resource that is answered and not stored."""
-
-    group: str
-    version: str
-    kind: str
-    plural: str
-    namespaced: bool
-    verbs: tuple[str, ...]
+_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+_STABILITY = {"": 3, "beta": 2, "alpha": 1}
 
 
-VIRTUAL = (
-    Virtual("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews", False, ("create",)),
-    Virtual("authentication.k8s.io", "v1", "TokenReview", "tokenreviews", False, ("create",)),
-    Virtual("authorization.k8s.io", "v1", "LocalSubjectAccessReview", "localsubjectaccessreviews", True, ("create",)),
-    Virtual("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews", False, ("create",)),
-    Virtual("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", False, ("create",)),
-    Virtual("authorization.k8s.io", "v1", "SelfSubjectRulesReview", "selfsubjectrulesreviews", False, ("create",)),
-    Virtual("metrics.k8s.io", "v1beta1", "NodeMetrics", "nodes", False, ("get", "list")),
-    Virtual("metrics.k8s.io", "v1beta1", "PodMetrics", "pods", True, ("get", "list")),
-)
+def precedence(version_: str) -> tuple[int, int, int, str]:
+    """For sorting: newest stable version first, then beta, alpha, and other names in their order."""
+    found = _VERSION.fullmatch(version_)
+    if found is None:
+        return (1, 0, 0, version_)
+    major, stage, minor = found[1], found[2] or "", found[3] or "0"
+    return (-_STABILITY[stage], -int(major[:9]), -int(minor[:9]), "")
 
 
 async def version(request: Request, context: Context) -> Response:
@@ -62,24 +54,37 @@ async def version(request: Request, context: Context) -> Response:
     )
 
 
-def _groups() -> dict[str, list[str]]:
+def _groups(context: Context) -> dict[str, list[str]]:
+    """Versions of each group, the preferred one first."""
     found: dict[str, list[str]] = {}
-    places = [(row.group, row.version) for row in kinds.KINDS] + [(row.group, row.version) for row in VIRTUAL]
-    for name, version_ in dict.fromkeys(places):
+    places = [(row.group, row.version) for row in context.registry.kinds]
+    for name, version_ in dict.fromkeys([*places, *((row.group, row.version) for row in VIRTUAL)]):
         found.setdefault(name, []).append(version_)
-    return found
+    return {name: sorted(versions, key=precedence) for name, versions in found.items()}
+
+
+async def root(request: Request, context: Context) -> Response:
+    """The paths that there are."""
+    paths = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"]
+    for name, versions in _groups(context).items():
+        if name:
+            paths += [f"/apis/{name}", *(f"/apis/{name}/{item}" for item in versions)]
+    paths += ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version"]
+    return document_answer({"paths": sorted(set(paths))})
 
 
 async def api(request: Request, context: Context) -> Response:
     if _AGGREGATED in request.headers.get("accept", ""):
-        return _aggregated({"": ["v1"]}, request)
-    return document_answer({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []})
+        return _aggregated({"": ["v1"]}, request, context)
+    host = request.headers.get("host", "")
+    addresses = [{"clientCIDR": "0.0.0.0/0", "serverAddress": host}]
+    return document_answer({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": addresses})
 
 
 async def apis(request: Request, context: Context) -> Response:
-    groups = {name: versions for name, versions in _groups().items() if name}
+    groups = {name: versions for name, versions in _groups(context).items() if name}
     if _AGGREGATED in request.headers.get("accept", ""):
-        return _aggregated(groups, request)
+        return _aggregated(groups, request, context)
     listed = [_group(name, versions) for name, versions in groups.items()]
     return document_answer({"kind": "APIGroupList", "apiVersion": "v1", "groups": listed})
 
@@ -91,23 +96,23 @@ def _group(name: str, versions: list[str]) -> dict[str, Any]:
 
 async def group(request: Request, context: Context) -> Response:
     name = request.path_params["group"]
-    versions = _groups().get(name)
-    if not versions:
+    versions = _groups(context).get(name)
+    if not versions or not name:
         raise unknown_path()
     return document_answer({"kind": "APIGroup", "apiVersion": "v1", **_group(name, versions)})
 
 
 async def core_version(request: Request, context: Context) -> Response:
-    return _resource_list("", request.path_params["version"])
+    return _resource_list("", request.path_params["version"], context)
 
 
 async def group_version(request: Request, context: Context) -> Response:
-    return _resource_list(request.path_params["group"], request.path_params["version"])
+    return _resource_list(request.path_params["group"], request.path_params["version"], context)
 
 
-def _resource_list(group_name: str, wanted: str) -> Response:
+def _resource_list(group_name: str, wanted: str, context: Context) -> Response:
     rows: list[dict[str, Any]] = []
-    for kind in _kinds(group_name, wanted):
+    for kind in _kinds(group_name, wanted, context):
         rows += _plain(kind)
     rows += [_plain_virtual(row) for row in _virtual(group_name, wanted)]
     if not rows:
@@ -117,8 +122,8 @@ def _resource_list(group_name: str, wanted: str) -> Response:
     return document_answer(document)
 
 
-def _kinds(group_name: str, wanted: str) -> list[Kind]:
-    return [kind for kind in kinds.KINDS if (kind.group, kind.version) == (group_name, wanted)]
+def _kinds(group_name: str, wanted: str, context: Context) -> list[Kind]:
+    return [kind for kind in context.registry.kinds if (kind.group, kind.version) == (group_name, wanted)]
 
 
 def _virtual(group_name: str, wanted: str) -> list[Virtual]:
@@ -153,7 +158,7 @@ def _plain(kind: Kind) -> list[dict[str, Any]]:
 def _plain_virtual(row: Virtual) -> dict[str, Any]:
     return {
         "name": row.plural,
-        "singularName": "",
+        "singularName": row.kind.lower(),
         "namespaced": row.namespaced,
         "kind": row.kind,
         "verbs": list(row.verbs),
@@ -163,12 +168,21 @@ def _plain_virtual(row: Virtual) -> dict[str, Any]:
 # --- aggregated ------------------------------------------------------------------------------------------------------
 
 
-def _aggregated(groups: Mapping[str, list[str]], request: Request) -> Response:
-    wanted = "v2" if ";v=v2;" in request.headers["accept"].replace(" ", "") + ";" else "v2beta1"
+_FORM = re.compile(r"g=apidiscovery\.k8s\.io;v=(v2|v2beta1)(;|,|$)")
+
+
+def _aggregated(groups: Mapping[str, list[str]], request: Request, context: Context) -> Response:
+    """In the first version that the client names. 304 for a client that has it."""
+    found = _FORM.search(request.headers["accept"].replace(" ", ""))
+    if found is None:
+        raise InvalidError("of aggregated discovery there are v2 and v2beta1", reason="NotAcceptable")
+    wanted = found[1]
     items = [
         {
             "metadata": {"name": name, "creationTimestamp": None} if name else {"creationTimestamp": None},
-            "versions": [{"version": v, "resources": _entries(name, v), "freshness": "Current"} for v in versions],
+            "versions": [
+                {"version": v, "resources": _entries(name, v, context), "freshness": "Current"} for v in versions
+            ],
         }
         for name, versions in groups.items()
     ]
@@ -178,13 +192,19 @@ def _aggregated(groups: Mapping[str, list[str]], request: Request) -> Response:
         "metadata": {},
         "items": items,
     }
-    response = answer(encode(document))
-    response.headers["Content-Type"] = f"application/json;g={_AGGREGATED};v={wanted};as=APIGroupDiscoveryList"
+    body = encode(document)
+    tag = f'"{hashlib.sha256(body).hexdigest().upper()}"'
+    known = tag in request.headers.get("if-none-match", "")
+    response = Response(status_code=304) if known else answer(body)
+    response.headers["ETag"] = tag
+    response.headers["Vary"] = "Accept"
+    if not known:
+        response.headers["Content-Type"] = f"application/json;g={_AGGREGATED};v={wanted};as=APIGroupDiscoveryList"
     return response
 
 
-def _entries(group_name: str, wanted: str) -> list[dict[str, Any]]:
-    stored = [_entry(kind) for kind in _kinds(group_name, wanted)]
+def _entries(group_name: str, wanted: str, context: Context) -> list[dict[str, Any]]:
+    stored = [_entry(kind) for kind in _kinds(group_name, wanted, context)]
     return stored + [_virtual_entry(row) for row in _virtual(group_name, wanted)]
 
 
@@ -221,6 +241,6 @@ def _virtual_entry(row: Virtual) -> dict[str, Any]:
         "resource": row.plural,
         "responseKind": _type(row.group, row.version, row.kind),
         "scope": "Namespaced" if row.namespaced else "Cluster",
-        "singularResource": "",
+        "singularResource": row.kind.lower(),
         "verbs": list(row.verbs),
     }

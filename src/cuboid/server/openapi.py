@@ -1,133 +1,179 @@
-"""OpenAPI v2 and v3 of what is served: enough for `kubectl explain`, completion and client-side checks.
+"""OpenAPI of what is served, versions 2 and 3: for `kubectl explain`, completion, validation and generated clients.
 
-Made from the schemas on each request and not kept: clients ask once and cache by the hash in the index.
+A document is made when it is first asked for, in a thread, and kept as compressed bytes until the kinds change. Its
+hash is that of what it is made from, so that the index is cheap and clients can keep documents for ever.
 """
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import hashlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from cuboid import __version__
-from cuboid.kube import kinds, schema
+from cuboid.kube import schema
 from cuboid.kube.cache import encode
-from cuboid.kube.kinds import Kind
+from cuboid.kube.kinds import Kind, Kinds
+from cuboid.lib.threads import in_thread
+from cuboid.server import openapi_paths, openapi_protobuf, openapi_schemas
 from cuboid.server.context import Context
+from cuboid.server.openapi_schemas import V2, V3
 from cuboid.server.paths import unknown_path
-from cuboid.server.render import answer, document_answer
+from cuboid.server.render import document_answer
+from cuboid.server.virtual import VIRTUAL, Virtual
 
-_V3 = "#/components/schemas/"
-_V2 = "#/definitions/"
 _V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+_FOR_EVER = "public, immutable, max-age=31536000"
+_JSON = "application/json"
+Place = tuple[str, str]  # group, version
 
 
-def _places() -> dict[str, list[Kind]]:
-    """`api/v1`, `apis/coordination.k8s.io/v1`: the kinds of each."""
-    found: dict[str, list[Kind]] = {}
-    for kind in kinds.KINDS:
-        place = f"apis/{kind.group}/{kind.version}" if kind.group else f"api/{kind.version}"
-        found.setdefault(place, []).append(kind)
+@dataclass
+class _Documents:
+    """What was made for one server, of the kinds that it had at one time."""
+
+    changes: int = -1
+    hashes: dict[Place, str] = field(default_factory=dict)
+    made: dict[tuple[str, ...], bytes] = field(default_factory=dict)  # compressed
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+_documents: WeakKeyDictionary[Kinds, _Documents] = WeakKeyDictionary()
+
+
+def _current(context: Context) -> _Documents:
+    kinds = context.registry.kinds
+    found = _documents.setdefault(kinds, _Documents())
+    if found.changes != kinds.changes:
+        found.changes, found.hashes = kinds.changes, _hashes(kinds)
+        found.made.clear()
     return found
 
 
+def _hashes(kinds: Kinds) -> dict[Place, str]:
+    rows: dict[Place, list[str]] = {}
+    for kind in kinds:
+        row = repr((kind.kind, kind.plural, kind.namespaced, kind.verbs, kind.subresources, kind.custom_schema))
+        rows.setdefault((kind.group, kind.version), []).append(row)
+    for virtual in VIRTUAL:
+        rows.setdefault((virtual.group, virtual.version), []).append(repr(virtual))
+    return {place: _hash(f"{schema.VERSION}/{__version__}/", *found) for place, found in rows.items()}
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("".join(parts).encode()).hexdigest().upper()
+
+
+def _path(place: Place) -> str:
+    return f"apis/{place[0]}/{place[1]}" if place[0] else f"api/{place[1]}"
+
+
 async def index(request: Request, context: Context) -> Response:
-    version = hashlib.sha256(f"{schema.VERSION}/{__version__}".encode()).hexdigest()[:32]
-    paths = {place: {"serverRelativeURL": f"/openapi/v3/{place}?hash={version}"} for place in _places()}
+    hashes = _current(context).hashes
+    paths = {_path(place): {"serverRelativeURL": f"/openapi/v3/{_path(place)}?hash={h}"} for place, h in hashes.items()}
     return document_answer({"paths": paths})
 
 
 async def v3(request: Request, context: Context) -> Response:
-    served = _places().get(request.path_params["path"])
-    if served is None:
+    documents, wanted = _current(context), request.path_params["path"]
+    place = next((place for place in documents.hashes if _path(place) == wanted), None)
+    if place is None:
         raise unknown_path()
-    document = {
-        "openapi": "3.0.0",
-        "info": _info(),
-        "paths": {path: item for kind in served for path, item in _paths(kind, _V3).items()},
-        "components": {"schemas": _definitions(served, _V3)},
-    }
-    return answer(encode(document))
+    current, asked = documents.hashes[place], request.query_params.get("hash", "")
+    if asked and asked != current:
+        return RedirectResponse(f"/openapi/v3/{wanted}?hash={current}", 301)
+
+    def make() -> bytes:
+        return encode(document_v3(context.registry.kinds, place))
+
+    headers = (
+        {"Cache-Control": "public, immutable, max-age=31536000"} if asked else {"Cache-Control": "no-cache, private"}
+    )
+    return await _answer(request, documents, (*place, "v3"), make, current, _JSON, headers)
 
 
 async def v2(request: Request, context: Context) -> Response:
-    """As JSON. kubectl asks for protobuf, and only for kinds that v3 does not have: it gets an empty document."""
-    if _V2_PROTOBUF in request.headers.get("accept", ""):
-        return Response(b"", media_type=_V2_PROTOBUF.replace("@", "."))
-    document = {
-        "swagger": "2.0",
-        "info": _info(),
-        "paths": {path: item for kind in kinds.KINDS for path, item in _paths(kind, _V2).items()},
-        "definitions": _definitions(kinds.KINDS, _V2),
-    }
-    return answer(encode(document))
+    """As JSON, or as protobuf for a client that names it first."""
+    documents = _current(context)
+    tag = _hash(*documents.hashes.values())
+    accept = request.headers.get("accept", "")
+    if _V2_PROTOBUF in accept:
+
+        def make() -> bytes:
+            return openapi_protobuf.document(document_v2(context.registry.kinds))
+
+        media = _V2_PROTOBUF.replace("@", ".")
+    else:
+
+        def make() -> bytes:
+            return encode(document_v2(context.registry.kinds))
+
+        media = _JSON
+    return await _answer(request, documents, ("v2", media), make, f"{tag}{len(media)}", media, {})
+
+
+async def _answer(
+    request: Request, documents: _Documents, key: tuple[str, ...], make: Callable[[], bytes], tag: str, media: str,
+    headers: dict[str, str],
+) -> Response:  # fmt: skip
+    headers = {**headers, "ETag": f'"{tag}"', "Vary": "Accept, Accept-Encoding"}
+    if f'"{tag}"' in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    async with documents.lock:  # one at a time: making one takes memory
+        packed = documents.made.get(key)
+        if packed is None:
+            packed = await in_thread(lambda: gzip.compress(make(), 5, mtime=0))
+            documents.made[key] = packed
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(packed, media_type=media, headers={**headers, "Content-Encoding": "gzip"})
+    return Response(gzip.decompress(packed), media_type=media, headers=headers)
 
 
 def _info() -> dict[str, str]:
-    return {"title": "Cuboid", "version": f"v{schema.VERSION}.0"}
+    return {"title": "Kubernetes", "version": f"v{schema.VERSION}.0"}
 
 
-def _paths(kind: Kind, prefix: str) -> dict[str, Any]:
-    base = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
-    base += ("/namespaces/{namespace}" if kind.namespaced else "") + f"/{kind.plural}"
-    body = {"$ref": prefix + kind.definition}
-    one, many = base + "/{name}", base
+def document_v3(kinds: Kinds, place: Place) -> dict[str, object]:
+    """Of one group and version."""
+    served = [kind for kind in kinds if (kind.group, kind.version) == place]
+    virtual = [row for row in VIRTUAL if (row.group, row.version) == place and row.definition]
+    names = (*openapi_paths.BODIES, *(row.definition for row in virtual))
     return {
-        many: {"get": _operation(kind, "list", body, prefix), "post": _operation(kind, "post", body, prefix)},
-        one: {
-            "get": _operation(kind, "get", body, prefix),
-            "put": _operation(kind, "put", body, prefix),
-            "patch": _operation(kind, "patch", body, prefix),
-            "delete": _operation(kind, "delete", body, prefix),
+        "openapi": "3.0.0",
+        "info": _info(),
+        "paths": _paths(served, virtual, V3),
+        "components": {
+            "schemas": openapi_schemas.definitions(served, names, V3),
+            "securitySchemes": {"BearerToken": {"type": "http", "scheme": "bearer"}},
         },
+        "security": [{"BearerToken": []}],
     }
 
 
-def _operation(kind: Kind, action: str, body: dict[str, str], prefix: str) -> dict[str, Any]:
-    answer_ = {"schema": body} if prefix == _V2 else {"content": {"application/json": {"schema": body}}}
-    parameters = [
-        {"name": name, "in": "query", **({"type": "string"} if prefix == _V2 else {"schema": {"type": "string"}})}
-        for name in ("dryRun", "fieldManager", "fieldValidation", "pretty")
-    ]
+def document_v2(kinds: Kinds) -> dict[str, object]:
+    """Of everything."""
+    served, virtual = list(kinds), [row for row in VIRTUAL if row.definition]
+    names = (*openapi_paths.BODIES, *(row.definition for row in virtual))
     return {
-        "operationId": f"{action}{kind.group.split('.')[0].title() or 'Core'}{kind.version.title()}{kind.kind}",
-        "parameters": parameters if action in ("post", "put", "patch") else [],
-        "responses": {"200": {"description": "OK", **answer_}},
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+        "swagger": "2.0",
+        "info": _info(),
+        "paths": _paths(served, virtual, V2),
+        "definitions": openapi_schemas.definitions(served, names, V2),
+        "securityDefinitions": {"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header"}},
+        "security": [{"BearerToken": []}],
     }
 
 
-def _definitions(served: Iterable[Kind], prefix: str) -> dict[str, Any]:
-    """Everything that these kinds reach, in OpenAPI's form."""
-    raw = schema.definitions()
-    found: dict[str, Any] = {}
-    waiting = [kind.definition for kind in served]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = _converted(raw[name], prefix, waiting)
+def _paths(served: list[Kind], virtual: list[Virtual], prefix: str) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for kind in served:
+        found.update(openapi_paths.paths(kind, prefix))
+    for row in virtual:
+        found.update(openapi_paths.virtual_paths(row, prefix))
     return found
-
-
-def _converted(value: Any, prefix: str, names: list[str]) -> Any:
-    """References renamed, `null` taken out of types."""
-    if isinstance(value, list):
-        return [_converted(item, prefix, names) for item in value]
-    if not isinstance(value, dict):
-        return value
-    result = {}
-    for key, item in value.items():
-        if key == "$ref" and isinstance(item, str):
-            names.append(item.rpartition("/")[2])
-            result[key] = prefix + names[-1]
-        elif key == "type" and isinstance(item, list):
-            result[key] = next((kind for kind in item if kind != "null"), "object")
-        elif key == "oneOf" and prefix == _V2:
-            result["type"] = "string"
-        else:
-            result[key] = _converted(item, prefix, names)
-    return result

@@ -1,170 +1,174 @@
-"""Request bodies in Kubernetes' protobuf, which `kubectl create secret` and its like send without asking.
+"""Request bodies in Kubernetes' protobuf, which typed clients (`kubectl create deployment` too) send without asking.
 
-Only what such commands send is known, as rows of field numbers; an answer is always JSON, which these clients take.
-The envelope is `k8s\\0` and a `runtime.Unknown`. Source of numbers: the generated.proto files of k8s.io/api 1.37.
+An answer is always JSON, which these clients take. The envelope is `k8s\\0` and a `runtime.Unknown`. The numbers of
+fields are in protobuf.json, which tools/gen_numbers.py writes. Go writes fields that are no pointers even when they are
+zero, where JSON leaves them out; zeros are dropped but for fields in which zero says something else than nothing.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
 from typing import Any
 
+import msgspec
+
 from cuboid.kube.status import bad_request, unsupported_media
-from cuboid.lib.clock import rfc3339
+from cuboid.lib.clock import rfc3339, rfc3339_micro
 
 MEDIA = "application/vnd.kubernetes.protobuf"
+MAX_DEPTH = 100
+"""Messages within messages."""
 _MAGIC = b"k8s\x00"
 _MAX_VARINT = 10
+_POINTERS = frozenset(
+    """
+    activeDeadlineSeconds allocateLoadBalancerNodePorts allowPrivilegeEscalation attachRequired
+    automountServiceAccountToken averageUtilization backoffLimit backoffLimitPerIndex blockOwnerDeletion completions
+    containerPort controller default defaultMode enableServiceLinks expirationSeconds failedJobsHistoryLimit fsGroup
+    gracePeriodSeconds hostUsers immutable leaseTransitions manualSelector maxFailedIndexes minReplicas mode optional
+    orphanDependents parallelism partition port priority privileged progressDeadlineSeconds readOnlyRootFilesystem ready
+    replicas revisionHistoryLimit runAsGroup runAsNonRoot runAsUser serving setHostnameAsFQDN shareProcessNamespace
+    stabilizationWindowSeconds startingDeadlineSeconds started status storageClassName successfulJobsHistoryLimit
+    suspend terminating terminationGracePeriodSeconds tolerationSeconds ttlSecondsAfterFinished value
+    volumeAttributesClassName maximum minimum maxItems minItems maxLength minLength maxProperties minProperties served
+    storage x-kubernetes-preserve-unknown-fields
+    """.split()
+)
+"""Fields that are pointers in Go, or written in JSON whatever they are."""
+_UNKNOWN = {1: ("typeMeta", "TypeMeta", False), 2: ("raw", "bytes", False)}
+_TYPE_META = {1: ("apiVersion", "string", False), 2: ("kind", "string", False)}
+Fields = Mapping[int, tuple[str, str, bool]]  # name in JSON ("": its fields are the owner's), type, repeated
 
 
-@dataclass(frozen=True)
-class _Field:
-    """`type`: string, int, bool, bytes, time, map, bytemap, or the name of a message."""
-
-    name: str
-    type: str = "string"
-    repeated: bool = False
-    keep_zero: bool = False  # a pointer in Go: zero is something else than not set
-
-
-_F = _Field
-_META: dict[int, _Field] = {
-    1: _F("name"),
-    2: _F("generateName"),
-    3: _F("namespace"),
-    5: _F("uid"),
-    6: _F("resourceVersion"),
-    11: _F("labels", "map"),
-    12: _F("annotations", "map"),
-    13: _F("ownerReferences", "OwnerReference", repeated=True),
-    14: _F("finalizers", repeated=True),
-}
-_MESSAGES: dict[str, dict[int, _Field]] = {
-    "Unknown": {1: _F("typeMeta", "TypeMeta"), 2: _F("raw", "bytes")},
-    "TypeMeta": {1: _F("apiVersion"), 2: _F("kind")},
-    "ObjectMeta": _META,
-    "OwnerReference": {
-        1: _F("kind"),
-        3: _F("name"),
-        4: _F("uid"),
-        5: _F("apiVersion"),
-        6: _F("controller", "bool"),
-        7: _F("blockOwnerDeletion", "bool"),
-    },
-    "v1/Namespace": {1: _F("metadata", "ObjectMeta")},
-    "v1/ConfigMap": {
-        1: _F("metadata", "ObjectMeta"),
-        2: _F("data", "map"),
-        3: _F("binaryData", "bytemap"),
-        4: _F("immutable", "bool"),
-    },
-    "v1/Secret": {
-        1: _F("metadata", "ObjectMeta"),
-        2: _F("data", "bytemap"),
-        3: _F("type"),
-        4: _F("stringData", "map"),
-        5: _F("immutable", "bool"),
-    },
-    "v1/ServiceAccount": {
-        1: _F("metadata", "ObjectMeta"),
-        3: _F("imagePullSecrets", "LocalObjectReference", repeated=True),
-        4: _F("automountServiceAccountToken", "bool", keep_zero=True),
-    },
-    "LocalObjectReference": {1: _F("name")},
-    "v1/DeleteOptions": {
-        1: _F("gracePeriodSeconds", "int", keep_zero=True),
-        2: _F("preconditions", "Preconditions"),
-        4: _F("propagationPolicy"),
-        5: _F("dryRun", repeated=True),
-    },
-    "Preconditions": {1: _F("uid"), 2: _F("resourceVersion")},
-    "policy/v1/Eviction": {1: _F("metadata", "ObjectMeta"), 2: _F("deleteOptions", "v1/DeleteOptions")},
-    "coordination.k8s.io/v1/Lease": {1: _F("metadata", "ObjectMeta"), 2: _F("spec", "LeaseSpec")},
-    "LeaseSpec": {
-        1: _F("holderIdentity"),
-        2: _F("leaseDurationSeconds", "int"),
-        3: _F("acquireTime", "time"),
-        4: _F("renewTime", "time"),
-        5: _F("leaseTransitions", "int", keep_zero=True),
-    },
-    "authentication.k8s.io/v1/SelfSubjectReview": {1: _F("metadata", "ObjectMeta")},
-    "authorization.k8s.io/v1/SelfSubjectAccessReview": {1: _F("metadata", "ObjectMeta"), 2: _F("spec", "AccessSpec")},
-    "authorization.k8s.io/v1/SelfSubjectRulesReview": {1: _F("metadata", "ObjectMeta"), 2: _F("spec", "RulesSpec")},
-    "RulesSpec": {1: _F("namespace")},
-    "AccessSpec": {1: _F("resourceAttributes", "ResourceAttributes"), 2: _F("nonResourceAttributes", "NonResource")},
-    "ResourceAttributes": {
-        1: _F("namespace"),
-        2: _F("verb"),
-        3: _F("group"),
-        4: _F("version"),
-        5: _F("resource"),
-        6: _F("subresource"),
-        7: _F("name"),
-    },
-    "NonResource": {1: _F("path"), 2: _F("verb")},
-    "Time": {1: _F("seconds", "int"), 2: _F("nanos", "int")},
-}
+@functools.cache
+def _table() -> tuple[Mapping[str, str], Mapping[str, Fields]]:
+    """Messages by `apiVersion/kind`, and their fields by number."""
+    raw = msgspec.json.decode(resources.files("cuboid.server").joinpath("protobuf.json").read_bytes())
+    messages: dict[str, Fields] = {"Unknown": _UNKNOWN, "TypeMeta": _TYPE_META}
+    for name, fields in raw["messages"].items():
+        messages[name] = {int(number): (row[0], row[1], len(row) > 2) for number, row in fields.items()}
+    return raw["kinds"], messages
 
 
 def decode(data: bytes) -> dict[str, Any]:
     """The object as JSON would have it. InvalidError when it is broken, UnsupportedError for a kind not known."""
     if not data.startswith(_MAGIC):
         raise bad_request("the body is not Kubernetes' protobuf: its magic number is missing")
-    envelope = _message(data[len(_MAGIC) :], "Unknown")
+    envelope = _message(data[len(_MAGIC) :], "Unknown", 0)
     type_meta = envelope.get("typeMeta", {})
     version, kind = type_meta.get("apiVersion", ""), type_meta.get("kind", "")
     # DeleteOptions come with the group of what is deleted
-    name = "v1/DeleteOptions" if kind == "DeleteOptions" else f"{version}/{kind}"
-    if name not in _MESSAGES or "/" not in name:
+    name = _table()[0].get("v1/DeleteOptions" if kind == "DeleteOptions" else f"{version}/{kind}")
+    if name is None:
         raise unsupported_media(f"{version} {kind} is not taken as protobuf: send application/json")
     raw = base64.b64decode(envelope.get("raw", ""))
-    return {"apiVersion": version, "kind": kind, **_message(raw, name)}
+    return {"apiVersion": version, "kind": kind, **_message(raw, name, 1)}
 
 
-def _message(data: bytes, name: str) -> dict[str, Any]:
-    fields = _MESSAGES[name]
+def _message(data: bytes, name: str, depth: int) -> dict[str, Any]:
+    if depth > MAX_DEPTH:
+        raise bad_request("the protobuf body is nested too deeply")
+    fields = _table()[1].get(name, {})
     result: dict[str, Any] = {}
     for number, value in _wire(data):
         field = fields.get(number)
         if field is None:
             continue
-        converted = _convert(field, value)
-        if field.type in ("map", "bytemap"):
-            result.setdefault(field.name, {}).update(converted)
-        elif field.repeated:
-            result.setdefault(field.name, []).append(converted)
-        elif field.keep_zero or converted not in ("", 0, False, None):
-            result[field.name] = converted
+        key, kind, repeated = field
+        if kind.startswith("map:"):
+            result.setdefault(key, {}).update(_entry(value, kind[4:], depth))
+            continue
+        converted = _convert(kind, value, depth)
+        if not key:
+            result.update(converted)
+        elif repeated:
+            result.setdefault(key, []).append(converted)
+        elif converted is not None and (key in _POINTERS or converted not in ("", 0, False)):
+            result[key] = converted
     return result
 
 
-def _convert(field: _Field, value: int | bytes) -> Any:
-    if field.type in ("int", "bool"):
+def _convert(kind: str, value: int | bytes, depth: int) -> Any:
+    if kind == "double":
+        return _double(value)
+    if kind in ("int32", "int64", "uint32", "uint64", "bool"):
         if not isinstance(value, int):
             raise _broken()
-        return bool(value) if field.type == "bool" else value
+        return bool(value) if kind == "bool" else value
     if not isinstance(value, bytes):
         raise _broken()
-    if field.type == "string":
+    if kind == "string":
         return _text(value)
-    if field.type == "bytes":
+    if kind == "bytes":
         return base64.b64encode(value).decode()
-    if field.type == "time":
-        moment = _message(value, "Time")
-        return rfc3339(moment["seconds"]) if "seconds" in moment else None
-    if field.type in ("map", "bytemap"):
-        return _entry(value, field.type)
-    return _message(value, field.type)
+    special = _SPECIAL.get(kind.rpartition(".")[2])
+    made = _message(value, kind, depth + 1)
+    return special(made) if special else made
 
 
-def _entry(data: bytes, kind: str) -> dict[str, str]:
-    key, content = b"", b""
-    for number, value in _wire(data):
-        if isinstance(value, bytes):
-            key, content = (value, content) if number == 1 else (key, value)
-    return {_text(key): base64.b64encode(content).decode() if kind == "bytemap" else _text(content)}
+def _double(value: int | bytes) -> float:
+    if not isinstance(value, bytes) or len(value) != 8:
+        raise _broken()
+    found: float = struct.unpack("<d", value)[0]
+    return found
+
+
+def _moment(form: Callable[[float], str]) -> Callable[[dict[str, Any]], str | None]:
+    def convert(made: dict[str, Any]) -> str | None:
+        seconds = made.get("seconds")
+        if seconds is None:
+            return None
+        try:
+            return form(seconds + made.get("nanos", 0) / 1e9)
+        except (OverflowError, ValueError, OSError) as error:
+            raise _broken() from error
+
+    return convert
+
+
+def _raw(made: dict[str, Any]) -> Any:
+    """JSON within a message."""
+    try:
+        return msgspec.json.decode(base64.b64decode(made.get("raw", "")) or b"null")
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _broken() from error
+
+
+def _int_or_string(made: dict[str, Any]) -> int | str:
+    found: int | str = made.get("str_val", "") if made.get("type") else made.get("int_val", 0)
+    return found
+
+
+_SPECIAL: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "Quantity": lambda made: made.get("string") or "0",
+    "Time": _moment(rfc3339),
+    "MicroTime": _moment(rfc3339_micro),
+    "IntOrString": _int_or_string,
+    "FieldsV1": _raw,
+    "RawExtension": _raw,
+    "JSON": _raw,
+    "JSONSchemaPropsOrArray": lambda made: made.get("schema") or made.get("j_son_schemas") or {},
+    "JSONSchemaPropsOrBool": lambda made: made.get("schema") or bool(made.get("allows")),
+}
+
+
+def _entry(value: int | bytes, kind: str, depth: int) -> dict[str, Any]:
+    if not isinstance(value, bytes):
+        raise _broken()
+    key, content = "", None
+    for number, part in _wire(value):
+        if number == 1:
+            key = str(_convert("string", part, depth))
+        elif number == 2:
+            content = _convert(kind, part, depth)
+    return {key: _EMPTY.get(kind, {}) if content is None else content}
+
+
+_EMPTY: Mapping[str, Any] = {"string": "", "bytes": "", "bool": False, "int32": 0, "int64": 0}
 
 
 def _text(data: bytes) -> str:

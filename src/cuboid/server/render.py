@@ -169,8 +169,14 @@ def answer(body: bytes | Iterator[bytes], code: int = 200, warnings: tuple[str, 
         body = first
     response = Response(body, code, media_type=JSON)
     for warning in warnings:
-        quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
-        response.headers.append("Warning", f'299 - "{_ascii(quoted)}"')
+        warned(response, warning)
+    return response
+
+
+def warned(response: Response, warning: str) -> Response:
+    """With one more warning, which clients print."""
+    quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
+    response.headers.append("Warning", f'299 - "{_ascii(quoted)}"')
     return response
 
 

@@ -11,7 +11,7 @@ from cuboid.kube.crd import compile as compiling
 from cuboid.kube.crd import jsonpath, printing, validation
 from cuboid.kube.crd.values import MISSING, Schema, default
 from cuboid.kube.fields import Fields
-from cuboid.kube.kind import SCALE, Kind, Subresource, status_of
+from cuboid.kube.kind import SCALE, Kind, Scale, Subresource, status_of
 from cuboid.kube.strategy import Object, Strategy
 from cuboid.kube.validate_meta import validate_meta, validate_meta_update
 from cuboid.lib.errors import UnsupportedError
@@ -126,6 +126,7 @@ def _row(definition: Object, version: Object, stored: str, *, first: bool) -> Ki
         short_names=tuple(names.get("shortNames") or ()),
         categories=tuple(names.get("categories") or ()),
         subresources=_subresources(names["kind"], subresources),
+        scale=_scale(subresources),
         storage=("", "") if first else (group, names["plural"]),
         to_storage=_renamed(f"{group}/{stored}"),
         from_storage=_read(structure, schema, f"{group}/{name}") if changed else _renamed(f"{group}/{name}"),
@@ -141,6 +142,13 @@ def _row(definition: Object, version: Object, stored: str, *, first: bool) -> Ki
 def _subresources(kind: str, given: Mapping[str, Any]) -> tuple[Subresource, ...]:
     found = [status_of(kind)] if "status" in given else []
     return (*found, SCALE) if given.get("scale") else tuple(found)
+
+
+def _scale(given: Mapping[str, Any]) -> Scale | None:
+    place = given.get("scale")
+    if not place:
+        return None
+    return Scale(place["specReplicasPath"], place["statusReplicasPath"], place.get("labelSelectorPath", ""))
 
 
 def _warning(version: Object, group: str, kind: str) -> str:
