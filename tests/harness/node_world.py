@@ -49,6 +49,20 @@ def merge(into: Raw, patch: Raw) -> None:
             into[key] = value
 
 
+class FakeClaims:
+    """Claims by namespace and name, volumes by name."""
+
+    def __init__(self) -> None:
+        self.claims: dict[tuple[str, str], Raw] = {}
+        self.volumes: dict[str, Raw] = {}
+
+    async def claim(self, namespace: str, name: str) -> Raw | None:
+        return self.claims.get((namespace, name))
+
+    async def volume(self, name: str) -> Raw | None:
+        return self.volumes.get(name)
+
+
 class FakeApi:
     """Pods of one node. `patches` counts status patches; `fail` makes the next call of a method raise."""
 
@@ -260,6 +274,7 @@ class Host:
     vms: FakeHost = field(default_factory=FakeHost)
     network: FakeNetwork = field(default_factory=FakeNetwork)
     objects: FakeObjects = field(default_factory=FakeObjects)
+    claims: FakeClaims = field(default_factory=FakeClaims)
     recorder: FakeRecorder = field(default_factory=FakeRecorder)
     agents: dict[str, FakeAgent] = field(default_factory=dict)
     watchers: list[asyncio.Future[None]] = field(default_factory=list)
@@ -325,7 +340,10 @@ class Host:
     @asynccontextmanager
     async def agent_running(self, settings: NodeSettings = SETTINGS) -> AsyncIterator[NodeDaemon]:
         """A node agent for the length of the block; it ends as by SIGTERM."""
-        daemon, stop = NodeDaemon(self.tools(settings), self.folder / "state", boot_id=self.boot_id), asyncio.Event()
+        daemon, stop = (
+            NodeDaemon(self.tools(settings), self.folder / "state", self.claims, boot_id=self.boot_id),
+            asyncio.Event(),
+        )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(daemon.run(stop))
             try:

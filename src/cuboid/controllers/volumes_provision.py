@@ -9,7 +9,7 @@ from cuboid.controllers.volumes_match import HOSTNAME, size_asked
 from cuboid.kube import objects, quantity
 from cuboid.kube.client import STORAGE_CLASSES, Client
 from cuboid.kube.quota_usage import storage_class
-from cuboid.kube.types import NAMED_VOLUME_DRIVER
+from cuboid.kube.types import NAMED_VOLUME_DRIVER, VOLUME_DATA
 from cuboid.lib.errors import AlreadyExistsError
 
 Object = dict[str, Any]
@@ -18,8 +18,7 @@ Raw = Mapping[str, Any]
 DEFAULT_NOTE = "storageclass.kubernetes.io/is-default-class"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
-DATA_FINALIZER = "volume.cuboid.dev/data"
-"""Holds a deleted volume until its node has removed the data."""
+DATA_FINALIZER = VOLUME_DATA
 PROTECTION = "kubernetes.io/pv-protection"
 _MODES = {"ReadWriteOnce", "ReadWriteOncePod"}
 _MIB = 1 << 20

@@ -346,6 +346,9 @@ class Volume(Base):
 NAMED_VOLUME_DRIVER = "volume.cuboid.dev"
 """CSI driver name of a named volume: `volumeAttributes: {name: NAME}`."""
 
+VOLUME_DATA = "volume.cuboid.dev/data"
+"""Finalizer of a PersistentVolume whose data is on a node: that node's agent removes the data, then this."""
+
 
 def named_volume(volume: Volume) -> str:
     """The name of the block device of its own behind this volume, "" if it is another kind of volume."""

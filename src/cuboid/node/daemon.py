@@ -18,6 +18,8 @@ from cuboid.lib.log import get_log
 from cuboid.node import node_object
 from cuboid.node.access import PodView
 from cuboid.node.api import Change, PodChange
+from cuboid.node.claims import ClaimReader
+from cuboid.node.claims_wait import WaitingPods
 from cuboid.node.news import News
 from cuboid.node.records import Record, Records
 from cuboid.node.recover import clean, host_boot_id, recover
@@ -41,7 +43,7 @@ Edge = Coroutine[Any, Any, None]
 class NodeDaemon:
     """Also the `PodAccess` of the agent's edges."""
 
-    def __init__(self, tools: Tools, state: Path, *, boot_id: str = "") -> None:
+    def __init__(self, tools: Tools, state: Path, claims: ClaimReader, *, boot_id: str = "") -> None:
         self._tools = tools
         self.metrics = tools.metrics
         self._state = state
@@ -50,6 +52,7 @@ class NodeDaemon:
         self._workers: dict[str, PodWorker] = {}  # by uid
         self._news = News()
         self._tasks = TaskSet("node", grace=STOP_SECONDS)
+        self._waiting = WaitingPods(tools, claims, self._tasks, self._admit)
         self._node: dict[str, Any] = {}
         self.port = tools.settings.port
         self.accel_reason = ""
@@ -180,14 +183,16 @@ class NodeDaemon:
 
     def _on_change(self, change: PodChange) -> None:
         if change.change is Change.SYNCED:
+            self._waiting.keep(change.uids)
             self._vanish(lambda worker: worker.uid not in change.uids)
             return
         uid = str(change.pod.get("metadata", {}).get("uid", ""))
         if change.change is Change.GONE:
+            self._waiting.drop(uid)
             self._vanish(lambda worker: worker.uid == uid)
         elif uid in self._workers:
             self._workers[uid].update(change.pod)
-        else:
+        elif not self._waiting.take(change.pod):
             self._admit(change.pod)
 
     def _vanish(self, which: Callable[[PodWorker], bool]) -> None:

@@ -25,6 +25,7 @@ from cuboid.lib.systemd import notify
 from cuboid.net.services import ServiceRules
 from cuboid.net.settings import NetSettings
 from cuboid.node import parts
+from cuboid.node.claims import KubeClaims
 from cuboid.node.daemon import NodeDaemon
 from cuboid.node.events import EventRecorder
 from cuboid.node.kube_api import KubeApi, KubeObjects
@@ -36,6 +37,7 @@ from cuboid.node.settings import NodeSettings
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.steps.tools import Tools
 from cuboid.node.volumes import VolumeRefresher
+from cuboid.node.volumes_data import VolumeData
 
 log = get_log(__name__)
 KEYS_SECONDS = 30.0  # how long the API server's first start is waited for
@@ -127,12 +129,13 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
         dns=parts.cluster_dns(settings), service_env=services.environment,
         node=name, host_ip=settings.address, cpus=os.cpu_count() or 1, metrics=metrics,
     )  # fmt: skip
-    daemon = NodeDaemon(tools, paths.state)
+    daemon = NodeDaemon(tools, paths.state, KubeClaims(client))
     daemon.accel_reason = (await driver.probe()).reason
     async with _edge(daemon, tools, given) as port:
         daemon.port = port
         log.info("node agent runs", node=name, driver=f"{driver.name}/{accel}", port=port)
         edges = {"events": recorder.run(), "objects": objects.run()}
+        edges["volume-data"] = VolumeData(client, disks, name).run()
         if settings.services:
             edges["services"] = services.run()
         try:

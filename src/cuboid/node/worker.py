@@ -14,7 +14,7 @@ from cuboid.kube.types import pod as parse_pod
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import ConflictError, UnavailableError
 from cuboid.lib.log import get_log
-from cuboid.node import status
+from cuboid.node import claims, status
 from cuboid.node.receipt import Timeline
 from cuboid.node.records import Record, Records
 from cuboid.node.sandbox import events as ev
@@ -146,6 +146,7 @@ class PodWorker:
 
     def update(self, raw: dict[str, Any]) -> None:
         """The pod object has changed."""
+        raw = claims.kept(raw, self._record.pod)
         pod = parse_pod(raw)
         before, self.work.pod, self._record.pod = self.work.pod, pod, raw
         meta = pod.metadata

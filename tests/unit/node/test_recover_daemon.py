@@ -24,7 +24,7 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
 
 async def killed(host: Host, seconds: float) -> None:
     """A node agent that is killed (its tasks end without any goodbye) after so many seconds."""
-    daemon = NodeDaemon(host.tools(SETTINGS), host.folder / "state", boot_id=host.boot_id)
+    daemon = NodeDaemon(host.tools(SETTINGS), host.folder / "state", host.claims, boot_id=host.boot_id)
     task = asyncio.ensure_future(daemon.run(asyncio.Event()))
     await asyncio.sleep(seconds)
     task.cancel()

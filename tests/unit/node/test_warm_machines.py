@@ -193,7 +193,7 @@ async def test_an_agent_that_ends_takes_waiting_machines_with_it_and_no_pod(host
 
 
 async def test_after_a_kill_waiting_machines_are_swept_and_a_pod_s_own_is_found_again(host: Host) -> None:
-    daemon = NodeDaemon(host.tools(WARM), host.folder / "state", boot_id=host.boot_id)
+    daemon = NodeDaemon(host.tools(WARM), host.folder / "state", host.claims, boot_id=host.boot_id)
     task = asyncio.ensure_future(daemon.run(asyncio.Event()))
     await host.api.until(lambda: waiting(_machines(daemon)) >= 1)
     assert await started(host) == "warm"
@@ -280,7 +280,7 @@ async def test_a_host_without_an_address_blames_no_template(host: Host, monkeypa
 
 async def test_a_killed_adoption_gives_its_ports_back_before_the_pod_asks_again(host: Host) -> None:
     ports = [{"name": "app", "image": "demo:1", "ports": [{"containerPort": 80, "hostPort": 8080}]}]
-    daemon = NodeDaemon(host.tools(WARM), host.folder / "state", boot_id=host.boot_id)
+    daemon = NodeDaemon(host.tools(WARM), host.folder / "state", host.claims, boot_id=host.boot_id)
     adopt = host.network.adopt
 
     async def adopt_and_die(slot: str, **rest: Any) -> Any:
