@@ -267,6 +267,18 @@ async def test_a_tenant_chooses_no_node_no_overhead_and_no_foreign_priority(worl
     assert (await world.create("Pod", pod("fine"), "acme", user=JANE))["spec"]["overhead"] == {"memory": "32Mi"}
 
 
+@pytest.mark.parametrize("term", [{"namespaces": ["rival"]}, {"namespaceSelector": {}}])
+async def test_a_tenants_affinity_does_not_ask_where_pods_of_others_are(world: World, term: Object) -> None:
+    await tenant(world)
+    full = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"a": "b"}}, **term}
+    hard = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [full]}}
+    soft = {
+        "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": full}]}
+    }
+    for affinity in (hard, soft):
+        assert "not a tenant's" in await world.refused("Pod", pod(affinity=affinity), "acme", user=JANE)
+
+
 async def test_a_template_does_not_carry_past_the_guard_what_its_writer_may_not(world: World) -> None:
     await tenant(world)
     body = pod(nodeName="n")
@@ -307,7 +319,10 @@ async def admin_of(world: World, namespace: str, user: str) -> None:
 
 
 def role(*resources: str, verbs: tuple[str, ...] = ("get",)) -> Object:
-    return {"metadata": {"name": "r"}, "rules": [{"verbs": list(verbs), "apiGroups": [""], "resources": list(resources)}]}
+    return {
+        "metadata": {"name": "r"},
+        "rules": [{"verbs": list(verbs), "apiGroups": [""], "resources": list(resources)}],
+    }
 
 
 async def test_nobody_grants_more_than_they_have(world: World) -> None:

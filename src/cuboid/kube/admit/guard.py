@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cuboid.kube import kinds, objects, tenants
@@ -71,6 +71,12 @@ class TenantGuard(Plug):
         if name and name not in self._priorities(tenant):
             raise refusal(request, f"priority class {name} is not one that tenant {tenant} may use")
 
+        others = sorted(set(_looked_into(spec)) - {request.namespace})
+        if others:
+            raise refusal(
+                request, "affinity to pods of other namespaces is not a tenant's: where they are would be told by it"
+            )
+
     def _priorities(self, tenant: str) -> list[str]:
         entry = self._registry.of(_TENANT).get("", tenant)
         return [] if entry is None else list(entry.object().get("spec", {}).get("priorityClasses") or [])
@@ -84,6 +90,19 @@ class TenantGuard(Plug):
         )
         if wants and not self._node_ports and spec.get("type") != before.get("type"):
             raise refusal(request, "a port of the node may not be had by a tenant: use type ClusterIP")
+
+
+def _looked_into(spec: Raw) -> Iterator[str]:
+    """Namespaces that terms of pod (anti-)affinity look into, "*" for a selector of namespaces."""
+    affinity = spec.get("affinity") or {}
+    for side in ("podAffinity", "podAntiAffinity"):
+        given = affinity.get(side) or {}
+        soft = given.get("preferredDuringSchedulingIgnoredDuringExecution") or []
+        terms = [*(given.get("requiredDuringSchedulingIgnoredDuringExecution") or [])]
+        for term in [*terms, *(row.get("podAffinityTerm") or {} for row in soft)]:
+            yield from term.get("namespaces") or []
+            if term.get("namespaceSelector") is not None:
+                yield "*"
 
 
 def _made_for_another(request: Request) -> bool:
