@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuboid.controllers import nodelife_zones as zones
+from cuboid.controllers.nodelife_pods import PodsOn, by_looking
 from cuboid.controllers.nodelife_taints import LOST, NOT_READY, lost_key, readiness, taints
 from cuboid.kube import objects
 from cuboid.kube.client import LEASES, NODES, PODS
@@ -54,7 +55,8 @@ class NodeLifecycleController:
     name = "node-lifecycle"
     watches = (Watch(NODES, itself, initial=True), Watch(NODES, of_fellows), Watch(LEASES, of_lease))
 
-    def __init__(self) -> None:
+    def __init__(self, pods: PodsOn = by_looking) -> None:
+        self._pods = pods
         self._heard: dict[str, _Heard] = {}
         self._all_lost = False
 
@@ -77,7 +79,7 @@ class NodeLifecycleController:
             draft.add(*_silent(node, now))
             return draft.plan()  # its taints follow from that
         else:
-            draft.add(*_unready_pods(node, view, now))
+            draft.add(*_unready_pods(self._pods(view, key.name), now))
         self._taint(node, nodes, left, patience, draft, now)
         return draft.plan()
 
@@ -164,10 +166,10 @@ def _silent(node: Object, now: float) -> list[Update | Tell]:
     ]
 
 
-def _unready_pods(node: Raw, view: View, now: float) -> Iterable[Patch | Tell]:
+def _unready_pods(pods: Iterable[Object], now: float) -> Iterable[Patch | Tell]:
     """Nobody knows whether they serve, so nobody is sent to them."""
-    for pod in view.select(PODS):
-        if pod["spec"].get("nodeName") != objects.name(node) or not objects.ready(pod):
+    for pod in pods:
+        if not objects.ready(pod):
             continue
         conditions = [
             {**item, "status": "False", "lastTransitionTime": rfc3339(now)} if item["type"] == "Ready" else item

@@ -20,6 +20,7 @@ from cuboid.controllers.job import Jobs
 from cuboid.controllers.job_orphans import JobOrphans
 from cuboid.controllers.namespaces import NamespaceEnds
 from cuboid.controllers.nodelife import NodeLifecycleController
+from cuboid.controllers.nodelife_pods import by_looking, in_cache
 from cuboid.controllers.podgc import Cached, PodGarbage
 from cuboid.controllers.quota import QuotaController
 from cuboid.controllers.replicaset import ReplicaSets
@@ -55,8 +56,6 @@ ALL: tuple[Row, ...] = (
     Row(EndpointsController),
     Row(EndpointSliceController),
     Row(EndpointSliceMirrorController),
-    Row(NodeLifecycleController),
-    Row(TaintController),
     Row(DisruptionController),
     Row(QuotaController),
     Row(ServiceAccountController),
@@ -74,6 +73,9 @@ def chosen(*, embedded: bool, registry: Registry | None = None) -> list[Controll
     In the server's own process `registry` is its: those that look after all kinds look into its cache.
     """
     found = [row.make() for row in ALL if embedded or row.everywhere]
+    if embedded:
+        pods_on = by_looking if registry is None else in_cache(registry)
+        found += [NodeLifecycleController(pods_on), TaintController(pods_on)]
     if embedded and registry is not None:
         found += [Garbage(registry.kinds, suspects_of(registry)), NamespaceEnds(registry.kinds)]
         found.append(PodGarbage(Cached(registry)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cuboid.controllers.nodelife_pods import PodsOn, by_looking
 from cuboid.controllers.nodelife_taints import OUT_OF_SERVICE, has, readiness
 from cuboid.kube import objects
 from cuboid.kube.client import NODES, PODS
@@ -42,6 +43,9 @@ class TaintController:
     name = "taint-eviction"
     watches = (Watch(NODES, itself, initial=True), Watch(PODS, node_of))
 
+    def __init__(self, pods: PodsOn = by_looking) -> None:
+        self._pods = pods
+
     def plan(self, key: Key, view: View, now: float) -> Plan:
         node = view.get(NODES, "", key.name)
         if node is None:
@@ -53,9 +57,8 @@ class TaintController:
         if not given and not let_go:
             return NOTHING
         draft = Draft()
-        for pod in view.select(PODS):
-            if pod["spec"].get("nodeName") == key.name:
-                _look_at(pod, given, let_go, draft, now)
+        for pod in self._pods(view, key.name):
+            _look_at(pod, given, let_go, draft, now)
         return draft.plan()
 
 

@@ -9,10 +9,14 @@ import pytest
 
 from cuboid.controllers import nodelife_zones as zones
 from cuboid.controllers.nodelife import NodeLifecycleController
+from cuboid.controllers.nodelife_pods import by_looking, in_cache
 from cuboid.controllers.nodelife_taints import taints
+from cuboid.controllers.podgc import PodGarbage
+from cuboid.controllers.replicaset import ReplicaSets
+from cuboid.controllers.statefulset import StatefulSets
 from cuboid.controllers.taints import TaintController, seconds_left, tolerates
 from cuboid.kube import objects
-from cuboid.kube.client import LEASES, NODES, PODS
+from cuboid.kube.client import LEASES, NODES, PODS, REPLICA_SETS, STATEFUL_SETS, Resource
 from cuboid.kube.controller.view import Controller
 from cuboid.lib.clock import rfc3339, rfc3339_micro
 from cuboid.lib.errors import NotFoundError
@@ -371,3 +375,66 @@ def test_taints_keep_the_time_at_which_they_were_added() -> None:
     lost = node("a", "Unknown", given=held)
     assert taints(lost, "", 0) == held
     assert held[0] in taints(lost, "node.kubernetes.io/unreachable", 0)
+
+
+# --- with those who make pods ----------------------------------------------------------------------------------------
+
+
+def template() -> Object:
+    keys = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+    stays = [{"key": k, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION} for k in keys]
+    spec = {"containers": [{"name": "c", "image": "i"}], "tolerations": stays}
+    return {"metadata": {"labels": {"app": "web"}}, "spec": spec}
+
+
+async def run_one(world: World, resource: Resource, **spec: Any) -> Object:
+    """A workload of one pod, which runs on the node `a`."""
+    selector = {"matchLabels": {"app": "web"}}
+    given = {"replicas": 1, "selector": selector, "template": template(), **spec}
+    await world.create(resource, {"metadata": {"name": "web"}, "spec": given})
+    await world.settle()
+    (first,) = world.pods()
+    await world.kubelet.bind(objects.name(first), "a")
+    await world.kubelet.run(objects.name(first))
+    return first
+
+
+async def test_a_replica_set_has_another_pod_while_the_old_one_is_still_there() -> None:
+    async with World(lambda: [*make(), ReplicaSets()]) as world:
+        await cluster(world, "a", "b")
+        first = await run_one(world, REPLICA_SETS)
+        died = world.clock.now()
+        while not [pod for pod in world.pods() if objects.uid(pod) != objects.uid(first)]:
+            await live(world, BEAT, "b")
+        assert world.clock.now() - died <= 13
+        assert leaving(world, objects.name(first)), "its node has not said that it ended"
+
+
+@pytest.mark.parametrize("how", ["out-of-service", "deleted"])
+async def test_a_stateful_set_has_another_pod_only_when_the_old_one_surely_ended(how: str) -> None:
+    async with World(lambda: [*make(), StatefulSets(), PodGarbage()]) as world:
+        await cluster(world, "a", "b")
+        first = await run_one(world, STATEFUL_SETS, serviceName="web")
+        await live(world, 60, "b")
+        assert leaving(world, "web-0"), "at most one: the node may just be unreachable"
+        if how == "deleted":
+            await world.delete(NODES, "a")
+            await live(world, 60, "b")
+        else:
+            held = world.get(NODES, "a", "")["spec"]["taints"]
+            out = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}
+            await world.patch(NODES, "a", {"spec": {"taints": [*held, out]}})
+            await world.settle()
+        assert [objects.name(pod) for pod in world.pods()] == ["web-0"]
+        assert objects.uid(world.get(PODS, "web-0")) != objects.uid(first)
+
+
+async def test_the_pods_of_a_node_are_found_in_the_cache_by_their_bytes() -> None:
+    async with World() as world:
+        for name, node in (("one", "a"), ("two", "a"), ("other", "ab")):
+            await place(world, name, node)
+        await place(world, "decoy", "b", tolerations=[])
+        await world.patch(PODS, "decoy", {"metadata": {"annotations": {"x": '"nodeName":"a"'}}})
+        found = in_cache(world.registry)(world.view, "a")
+        assert [objects.name(pod) for pod in found] == ["one", "two"]
+        assert found == by_looking(world.view, "a")
