@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cuboid.server.main import STORE_FILE
+from cuboid.server.backups import STORE_FILE
 from tests.harness.kube_server import ServerProcess, node, pod, serving
 
 PODS = "/api/v1/namespaces/default/pods"

@@ -26,6 +26,7 @@ MODULES = {
     "images": ("pull", "images", "image"),
     "volumes": ("volume",),
     "why": ("why",),
+    "backup": ("backup", "restore"),
     "tenant": ("tenant",),
 }
 

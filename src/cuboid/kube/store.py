@@ -16,8 +16,10 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
+from typing import Any
 
-from cuboid.lib.errors import CuboidError, ExhaustedError, UnavailableError
+from cuboid.kube.store_file import DamagedError, Lock, checksum, connect, failure, intact, meta, prepare
+from cuboid.lib.errors import CuboidError, UnavailableError
 from cuboid.lib.log import get_log
 
 log = get_log(__name__)
@@ -27,16 +29,6 @@ MAX_BATCH = 256
 HISTORY = 20_000
 """Events kept for watches that resume."""
 _SLACK = 1_000  # events beyond HISTORY before the old ones are deleted
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS objects (
-  grp TEXT NOT NULL, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
-  rv INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (grp, resource, namespace, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS history (
-  rv INTEGER PRIMARY KEY, type TEXT NOT NULL, grp TEXT NOT NULL, resource TEXT NOT NULL, namespace TEXT NOT NULL,
-  name TEXT NOT NULL, value BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
-_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -91,20 +83,29 @@ class _Transaction:
 
 
 Listener = Callable[[list[Event]], None]
+Advice = Callable[[], str]
+_RESTORE = "restore it from a backup: cuboid restore"
 
 
 class Store:
     """Opened once per process. `listener` sees every batch of events on the event loop, before the writers do."""
 
-    def __init__(self, path: Path, *, history: int = HISTORY) -> None:
+    def __init__(self, path: Path, *, history: int = HISTORY, advice: Advice = lambda: _RESTORE) -> None:
+        """`advice` says what to do about damage. UnavailableError: another process has it, or it can not be read."""
         self._path = path
+        self._advice = advice
+        self.damaged = ""
+        """What was found broken while it was open: nothing is written any more."""
         self._history = history
         self._queue: queue.SimpleQueue[_Transaction | None] = queue.SimpleQueue()
         self._listener: Listener = lambda _: None
         self._closed = False
-        self._db = self._open()
-        self.revision = self._meta("revision")
-        self._compacted = self._meta("compacted")
+        self._lock = Lock(path)
+        try:
+            self._db, self.revision, self._compacted = self._open()
+        except BaseException:
+            self._lock.close()
+            raise
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
@@ -117,27 +118,30 @@ class Store:
         self._listener = listener
 
     def objects(self) -> Iterator[tuple[Key, int, bytes]]:
-        """All that is stored. For start-up, before the first commit."""
-        with closing(self._connect()) as db:
-            for group, resource, namespace, name, rv, value in db.execute("SELECT * FROM objects"):
-                yield Key(intern(group), intern(resource), intern(namespace), name), rv, value
+        """All that is stored. For start-up, before the first commit. DamagedError."""
+        for row in self._rows("SELECT * FROM objects"):
+            if not intact(row):
+                raise self._damage(f"{row[1]} {row[2]}/{row[3]} is not as it was written")
+            group, resource, namespace, name, rv, value, _ = row
+            yield Key(intern(group), intern(resource), intern(namespace), name), rv, value
 
     def values(self, group: str, resource: str) -> list[bytes]:
         """What is stored of one resource. For start-up, before the first commit."""
-        with closing(self._connect()) as db:
-            found = db.execute("SELECT value FROM objects WHERE grp=? AND resource=?", (group, resource))
-            return [value for (value,) in found]
+        query = "SELECT value FROM objects WHERE grp=? AND resource=?"
+        return [value for (value,) in self._rows(query, group, resource)]
 
     def events(self) -> Iterator[Event]:
         """The history, oldest first. For start-up, before the first commit."""
-        with closing(self._connect()) as db:
-            for rv, kind, group, resource, namespace, name, value in db.execute("SELECT * FROM history ORDER BY rv"):
-                yield Event(kind, Key(group, resource, namespace, name), rv, value)
+        rows = self._rows("SELECT * FROM history ORDER BY rv")
+        for rv, kind, group, resource, namespace, name, value in rows:
+            yield Event(intern(kind), Key(intern(group), intern(resource), intern(namespace), name), rv, value)
 
     async def commit(self, *writes: Write) -> list[Event]:
         """All or none, durable when this returns. MismatchError, ExhaustedError (disk), UnavailableError (closed)."""
         if self._closed:
             raise UnavailableError("the store is closed")
+        if self.damaged:
+            raise self._damage(self.damaged)
         loop = asyncio.get_running_loop()
         transaction = _Transaction(writes, loop, loop.create_future())
         self._queue.put(transaction)
@@ -152,42 +156,38 @@ class Store:
 
     # --- start -------------------------------------------------------------------------------------------------------
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
+    def _rows(self, query: str, *values: str) -> Iterator[Any]:
+        try:
+            with closing(connect(self._path)) as db:
+                yield from db.execute(query, values)
+        except sqlite3.DatabaseError as error:
+            raise self._failure(error) from error
 
-    def _open(self) -> sqlite3.Connection:
-        """Secrets are in it: readable for nobody else. SQLite gives its `-wal` and `-shm` files the store's mode."""
+    def _failure(self, error: sqlite3.Error) -> CuboidError:
+        found = failure(self._path, error)
+        return self._damage(found.what) if isinstance(found, DamagedError) else found
+
+    def _damage(self, what: str) -> DamagedError:
+        return DamagedError(self._path, what, hint=self._advice())
+
+    def _open(self) -> tuple[sqlite3.Connection, int, int]:
+        """With the newest version, and that up to which events are gone.
+
+        Secrets are in it: readable for nobody else. SQLite gives its `-wal` and `-shm` files the store's mode."""
         self._path.touch(mode=0o600)
         for suffix in ("", "-wal", "-shm"):
             with suppress(FileNotFoundError):
                 Path(f"{self._path}{suffix}").chmod(0o600)
-        db = self._connect()
+        db = connect(self._path)
         try:
-            self._prepare(db)
+            prepare(db, self._path)
+            return db, meta(db, "revision"), meta(db, "compacted")
         except sqlite3.DatabaseError as error:
             db.close()
-            raise UnavailableError(
-                f"the store {self._path} can not be opened: {error}", hint="restore it from a backup or move it away"
-            ) from error
+            raise self._failure(error) from error
         except UnavailableError:
             db.close()
             raise
-        return db
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA cache_size=-2000")
-        db.execute("PRAGMA locking_mode=NORMAL")
-        db.executescript(_SCHEMA)
-        found = db.execute("PRAGMA user_version").fetchone()[0]
-        if found not in (0, _FORMAT):
-            raise UnavailableError(f"the store {self._path} has format {found}, this version reads {_FORMAT}")
-        db.execute(f"PRAGMA user_version={_FORMAT}")
-
-    def _meta(self, key: str) -> int:
-        row = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
-        return int(row[0]) if row else 0
 
     # --- the writer thread -------------------------------------------------------------------------------------------
 
@@ -200,6 +200,7 @@ class Store:
             else:
                 _deliver(batch, results, self._listener)
         self._db.close()
+        self._lock.close()
 
     def _next_batch(self) -> list[_Transaction]:
         first = self._queue.get()
@@ -261,7 +262,8 @@ class Store:
             self._db.execute("DELETE FROM objects WHERE grp=? AND resource=? AND namespace=? AND name=?", where)
             event = Event("DELETED", key, rv, write.last)
         else:
-            self._db.execute("INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?,?)", (*where, rv, write.value))
+            row = (*where, rv, write.value, checksum(*where, rv, write.value))
+            self._db.execute("INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?,?,?)", row)
             event = Event("MODIFIED" if version else "ADDED", key, rv, write.value)
         self._db.execute("INSERT INTO history VALUES (?,?,?,?,?,?,?)", (rv, event.type, *where, event.value))
         return event
@@ -278,14 +280,11 @@ class Store:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         log.error("a batch of writes failed", count=len(batch), error=str(error))
-        full = "full" in str(error)
         for transaction in batch:
-            failure: CuboidError = (
-                ExhaustedError("the disk of the API's store is full", reason="InsufficientStorage")
-                if full
-                else UnavailableError(f"the API's store failed: {error}")
-            )
-            _call(transaction, _fail, transaction.done, failure)
+            found = self._failure(error)
+            if isinstance(found, DamagedError):
+                self.damaged = found.what
+            _call(transaction, _fail, transaction.done, found)
 
 
 def _deliver(batch: list[_Transaction], results: list[list[Event] | MismatchError], listener: Listener) -> None:

@@ -15,6 +15,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
@@ -22,7 +23,7 @@ import uvloop
 
 import cuboid
 from cuboid.controllers.accounts_tokens import TokenSecretController
-from cuboid.kube import kinds, namespaces
+from cuboid.kube import backup, kinds, namespaces
 from cuboid.kube.cache import Cache
 from cuboid.kube.crd import serving as crd
 from cuboid.kube.names import API_SERVICE_IP
@@ -36,8 +37,9 @@ from cuboid.lib.paths import Paths, write_atomic
 from cuboid.lib.serving import Server, listen_here, until_started
 from cuboid.lib.settings import load
 from cuboid.lib.systemd import notify
-from cuboid.server import control, security, tls
+from cuboid.server import backups, control, security, tls
 from cuboid.server.app import make_app
+from cuboid.server.backups import DATA, STORE_FILE, folder_of
 from cuboid.server.context import Context
 from cuboid.server.dns.serve import serving_names
 from cuboid.server.protocol import LimitedProtocol, LimitedWebSocket
@@ -45,12 +47,9 @@ from cuboid.server.settings import ServerSettings
 
 log = get_log(__name__)
 
-DATA = "data"
-"""In the server's folder, owned by the user id that serves. Keys and tokens stay beside it, with root."""
 ADDRESS_FILE = f"{DATA}/address"
 """`https://host:port`, written when the server answers."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-STORE_FILE = f"{DATA}/store.db"
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 30.0
 DRAIN_SECONDS = 5
@@ -68,11 +67,7 @@ class Prepared:
     local: socket.socket
     config: uvicorn.Config
     context: Context
-
-
-def folder_of(paths: Paths) -> Path:
-    """Where the server keeps keys, tokens and store."""
-    return paths.state / "server"
+    hours: float  # between two backups
 
 
 def main() -> int:
@@ -103,7 +98,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     context = tls.client_context(authority.ca_file, client_pair)
     _raise_file_limit()
     _hand_over(folder, settings.uid)
-    store = Store(folder / STORE_FILE, history=settings.history)
+    store = _open(folder / STORE_FILE, settings)
     try:
         served_kinds = kinds.Kinds()
         crd.restore(store, served_kinds)
@@ -116,11 +111,18 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         )
         config = _config(served, serving)
         config.load()
-        await _serve(Prepared(folder, url, listener, local, config, served))
+        await _serve(Prepared(folder, url, listener, local, config, served, settings.backup_hours))
     finally:
         store.close()
         listener.close()
         local.close()
+
+
+def _open(path: Path, settings: ServerSettings) -> Store:
+    """The store, after a backup of what another version of the program wrote."""
+    if settings.backup_hours > 0:
+        backup.before_upgrade(path, cuboid.__version__, datetime.now(UTC))
+    return Store(path, history=settings.history, advice=lambda: backup.advice(path))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -233,6 +235,7 @@ async def _serve(prepared: Prepared) -> None:
         serving = tasks.start(server.serve([prepared.listener]), name="http")
         prepared.context.security.start(tasks)
         tasks.start(definitions.keep(), name="definitions")
+        tasks.start(backups.keep(prepared.folder / STORE_FILE, prepared.hours), name="backups")
         control.start(prepared.context.registry, tasks, TokenSecretController(prepared.context.security.accounts))
         await until_started(server, serving, START_SECONDS, "the HTTP server")
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)

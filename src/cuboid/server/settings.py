@@ -33,6 +33,7 @@ class ServerSettings:
     max_streams: int = setting(4_096, why="watches, logs and exec sessions open at once")
     bookmark_seconds: float = setting(60.0, unit="s", why="how often an idle watch learns the newest version")
     watch_seconds: float = setting(1_800.0, unit="s", why="shortest life of a watch that names none, as in Kubernetes")
+    backup_hours: float = setting(1.0, unit="h", why="between two backups of all objects; 0 makes none")
     history: int = setting(20_000, why="events kept on disk for watches that resume after a restart")
     dns_port: int = setting(
         10_053, why="where the resolver of pods listens on loopback, [node] dns_port; 0: there is none, as in a cluster"
