@@ -12,7 +12,7 @@ from typing import Any
 
 from cuboid.kube import objects, selectors
 from cuboid.kube.client import Resource
-from cuboid.kube.controller.instructions import Create, Delete, Instruction, Patch, Plan, Tell, Together, Update
+from cuboid.kube.controller.instructions import Absent, Create, Delete, Instruction, Patch, Plan, Tell, Together, Update
 from cuboid.kube.controller.view import Controller, Key
 from cuboid.kube.patch import merge
 from cuboid.kube.selectors import Selector
@@ -65,7 +65,7 @@ class PlainView:
         if isinstance(instruction, Tell):
             self.told.append(f"{instruction.reason}: {instruction.message}")
             return
-        assert not isinstance(instruction, Together), "use `each`"
+        assert not isinstance(instruction, Together | Absent), "not for this view"
         self.log.append(f"{type(instruction).__name__.lower()} {instruction.resource.plural} {_name(instruction)}")
         if isinstance(instruction, Create):
             place = (instruction.namespace, objects.name(instruction.body))

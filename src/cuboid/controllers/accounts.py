@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cuboid.kube import objects
-from cuboid.kube.client import CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS, Client
+from cuboid.kube.client import CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS
 from cuboid.kube.controller.instructions import NOTHING, Create, Plan, Update
 from cuboid.kube.controller.view import Change, Key, View, Watch
-from cuboid.lib.errors import AlreadyExistsError
 
 Object = dict[str, Any]
 Raw = Mapping[str, Any]
@@ -93,14 +92,3 @@ def config_map(namespace: str, authority: str) -> Object:
     """`authority` is the CA's certificate, PEM."""
     metadata = {"name": ROOT_CA, "namespace": namespace, "annotations": {_NOTE: _DESCRIPTION}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {CA_KEY: authority}}
-
-
-async def publish(client: Client, authority: str) -> None:
-    """At the server's start: what the copies are made of. Idempotent."""
-    wanted = config_map(HOME, authority)
-    try:
-        await client.create(CONFIG_MAPS, wanted, HOME)
-    except AlreadyExistsError:
-        current = await client.get(CONFIG_MAPS, ROOT_CA, HOME)
-        if current.get("data") != wanted["data"]:
-            await client.update(CONFIG_MAPS, {**wanted, "metadata": current["metadata"]})

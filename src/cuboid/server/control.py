@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cuboid.controllers.garbage import Garbage, follow_new_kinds
 from cuboid.controllers.registry import chosen
+from cuboid.controllers.volumes_provision import ensure_standard
 from cuboid.kube.controller.recorder import Recorder
 from cuboid.kube.controller.runtime import Runtime
 from cuboid.kube.controller.sources import LocalSource
@@ -27,6 +28,7 @@ def start(registry: Registry, tasks: TaskSet, *more: Controller) -> None:
     runtime = Runtime(client, LocalSource(registry), recorder, controllers)
     tasks.start(recorder.run(), name="events")
     tasks.start(runtime.run(), name="controllers")
+    tasks.start(ensure_standard(client), name="storage-class")
     for collector in controllers:
         if isinstance(collector, Garbage):
             tasks.start(follow_new_kinds(collector, runtime.follow), name="garbage-kinds")

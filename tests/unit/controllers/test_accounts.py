@@ -8,15 +8,24 @@ from typing import Any
 
 import pytest
 
-from cuboid.controllers.accounts import ROOT_CA, RootCaController, ServiceAccountController, publish
+from cuboid.controllers.accounts import HOME, ROOT_CA, RootCaController, ServiceAccountController
 from cuboid.controllers.accounts_tokens import TYPE, TokenSecretController
 from cuboid.kube.client import CONFIG_MAPS, NAMESPACES, SECRETS, SERVICE_ACCOUNTS
 from cuboid.kube.controller.view import Controller, Key
-from cuboid.lib.errors import NotFoundError
+from cuboid.lib.errors import AlreadyExistsError, NotFoundError
 from tests.harness.control import World, every_interrupted_point
 from tests.harness.plain_view import PlainView, settle
 
 Object = dict[str, Any]
+
+
+async def publish(world: World, authority: str) -> None:
+    """What the server does at its start."""
+    body = {"metadata": {"name": ROOT_CA}, "data": {"ca.crt": authority}}
+    try:
+        await world.create(CONFIG_MAPS, body, HOME)
+    except AlreadyExistsError:
+        await world.patch(CONFIG_MAPS, ROOT_CA, body, HOME)
 
 
 def make() -> list[Controller]:
@@ -25,7 +34,7 @@ def make() -> list[Controller]:
 
 async def test_a_namespace_gets_an_account_and_the_ca_and_gets_them_back() -> None:
     async with World(make) as world:
-        await publish(world.client, "PEM")
+        await publish(world, "PEM")
         await world.create(NAMESPACES, {"metadata": {"name": "team"}})
         await world.settle()
         assert world.get(SERVICE_ACCOUNTS, "default", "team")
@@ -42,13 +51,13 @@ async def test_a_namespace_gets_an_account_and_the_ca_and_gets_them_back() -> No
 
 async def test_a_changed_copy_is_put_right_and_a_new_ca_reaches_all() -> None:
     async with World(make) as world:
-        await publish(world.client, "PEM")
+        await publish(world, "PEM")
         await world.settle()
         await world.patch(CONFIG_MAPS, ROOT_CA, {"data": {"ca.crt": "evil", "more": "x"}})
         await world.settle()
         assert world.get(CONFIG_MAPS, ROOT_CA)["data"] == {"ca.crt": "PEM"}
-        await publish(world.client, "NEW")
-        await publish(world.client, "NEW")
+        await publish(world, "NEW")
+        await publish(world, "NEW")
         await world.settle()
         assert world.get(CONFIG_MAPS, ROOT_CA)["data"] == {"ca.crt": "NEW"}
         assert world.get(CONFIG_MAPS, ROOT_CA, "kube-public")["data"] == {"ca.crt": "NEW"}
@@ -56,7 +65,7 @@ async def test_a_changed_copy_is_put_right_and_a_new_ca_reaches_all() -> None:
 
 async def test_nothing_is_put_into_a_namespace_that_ends() -> None:
     async with World(make) as world:
-        await publish(world.client, "PEM")
+        await publish(world, "PEM")
         await world.create(NAMESPACES, {"metadata": {"name": "team"}})
         await world.settle()
         await world.delete(NAMESPACES, "team")
@@ -69,7 +78,7 @@ async def test_nothing_is_put_into_a_namespace_that_ends() -> None:
 
 async def test_they_are_made_from_every_interrupted_point() -> None:
     async def scenario(world: World) -> object:
-        await publish(world.client, "PEM")
+        await publish(world, "PEM")
         for name in ("a", "b"):
             await world.create(NAMESPACES, {"metadata": {"name": name}})
         await world.settle()
