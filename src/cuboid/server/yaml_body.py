@@ -26,6 +26,7 @@ _TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
 _FALSE = ("false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
 _INTEGER = re.compile(r"[-+]?(0x[0-9a-fA-F_]+|0b[01_]+|0o?[0-7_]+|0|[1-9][0-9_]*)", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+_TAGS = (None, "!", *(f"tag:yaml.org,2002:{name}" for name in "str int float bool null map seq".split()))
 _MISSING = object()
 
 
@@ -135,7 +136,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _check_tag(event: Any) -> None:
-    if event.tag not in (None, "!") and not event.tag.startswith("tag:yaml.org,2002:"):
+    if event.tag not in _TAGS:
         raise bad_request(f"error converting YAML to JSON: the tag {event.tag[:50]!r} is not known")
 
 
