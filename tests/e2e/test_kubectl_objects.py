@@ -220,9 +220,14 @@ def test_a_change_of_what_is_fixed_is_refused(kubectl: Kubectl, web: str) -> Non
     assert "pod updates may not change fields other than" in refusal
 
 
-def test_server_side_apply_is_refused_with_a_sentence(kubectl: Kubectl) -> None:
-    refusal = kubectl.fails("apply", "--server-side", "-f", "-", stdin=MANIFEST.format(name="ssa"))
-    assert "server-side apply is not available yet" in refusal
+def test_server_side_apply_keeps_who_owns_what(kubectl: Kubectl) -> None:
+    manifest = MANIFEST.format(name="ssa")
+    assert kubectl("apply", "--server-side", "-f", "-", stdin=manifest) == "pod/ssa serverside-applied\n"
+    other = manifest.replace("app: ssa", "app: other")
+    refusal = kubectl.fails("apply", "--server-side", "--field-manager=somebody", "-f", "-", stdin=other)
+    assert 'conflict with "kubectl": .metadata.labels.app' in refusal
+    kubectl("apply", "--server-side", "--field-manager=somebody", "--force-conflicts", "-f", "-", stdin=other)
+    assert kubectl("get", "pod", "ssa", "-o", "jsonpath={.metadata.labels.app}") == "other"
 
 
 def test_imperative_commands_send_what_the_server_takes(kubectl: Kubectl) -> None:
