@@ -23,7 +23,7 @@ from cuboid.kube.client import (
 from cuboid.kube.informer import Informer
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.clock import Clock, rfc3339_micro
-from cuboid.lib.errors import AlreadyExistsError, ConflictError, CuboidError, NotFoundError
+from cuboid.lib.errors import AlreadyExistsError, ConflictError, CuboidError, ForbiddenError, NotFoundError
 from cuboid.lib.log import get_log
 from cuboid.node.api import Change, PodChange
 from cuboid.node.objects import ObjectKey
@@ -91,7 +91,7 @@ class KubeApi:
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {"name": node, "namespace": names.LEASE_NAMESPACE}, "spec": spec,
         }  # fmt: skip
-        with suppress(AlreadyExistsError, ConflictError):
+        with suppress(AlreadyExistsError, ConflictError, ForbiddenError):  # a server of ours has it from its start
             space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": names.LEASE_NAMESPACE}}
             await self._client.create(NAMESPACES, space)
         with suppress(AlreadyExistsError):

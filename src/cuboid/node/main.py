@@ -65,9 +65,15 @@ def options(arguments: Sequence[str] | None = None) -> Options:
     given = parser.parse_args(arguments)
     keys = given.state / "server"
     return Options(
-        given.server, Paths(given.state, given.run), given.token_file or keys / "admin.token",
+        given.server, Paths(given.state, given.run), given.token_file or _token_in(keys),
         given.ca_file or keys / "ca.crt", given.clean,
     )  # fmt: skip
+
+
+def _token_in(keys: Path) -> Path:
+    """The agent's own, which `cuboid up` makes; the administrator's where a server was started without it."""
+    own = keys / "node.token"
+    return own if own.exists() else keys / "admin.token"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

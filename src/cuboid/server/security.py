@@ -10,6 +10,7 @@ from cuboid.kube import kinds
 from cuboid.kube.admit import chain
 from cuboid.kube.admit.chain import Options
 from cuboid.kube.rbac.live import LivePolicy, ensure_builtin
+from cuboid.kube.rbac.nodes import NodeRules
 from cuboid.kube.registry import Registry, WriteOptions
 from cuboid.lib.aio import TaskSet
 from cuboid.server.authn.account_tokens import AccountTokens
@@ -63,7 +64,7 @@ async def make(registry: Registry, settings: ServerSettings, material: Material)
     accounts = AccountTokens(registry, material.keys, AUDIENCE)
     checks = (material.tokens.check, TenantTokens(registry).check, accounts.check)
     authenticator = TokenAuthenticator((AUDIENCE,), *checks)
-    authorizer = Authorizer(policy)
+    authorizer = Authorizer(policy, NodeRules(registry))
     options = Options(
         pod_overhead_mib=settings.pod_overhead_mib,
         toleration_seconds=settings.toleration_seconds,

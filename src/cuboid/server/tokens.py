@@ -13,6 +13,7 @@ from cuboid.lib.paths import write_atomic
 from cuboid.server.authn.credential import Credential
 
 ADMIN_FILE = "admin.token"
+NODE_FILE = "node.token"
 _TABLE = "tokens.json"
 
 
@@ -54,6 +55,24 @@ class Tokens:
         """See `cuboid.server.authn.authenticator`. What the look-up's time tells is about a hash, not about a token."""
         user = self._rows.get(digest(token))
         return None if user is None else Credential(user)
+
+
+def node_credential(folder: Path, node: str) -> None:
+    """Give the node agent of this machine a token of its own, in `node.token`: with it the agent may do what its pods
+    need and no more. Before the server starts, which reads the table once. Idempotent."""
+    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+    Tokens.open(folder)
+    table, file = folder / _TABLE, folder / NODE_FILE
+    rows = json.loads(table.read_bytes())
+    name = f"system:node:{node}"
+    known = next((row for row in rows if row["name"] == name), None)
+    if known is not None and file.exists() and digest(file.read_text().strip()) == known["sha256"]:
+        return
+    token = secrets.token_urlsafe(32)
+    row = {"sha256": digest(token), "name": name, "groups": ["system:nodes", "system:authenticated"]}
+    others = [other for other in rows if not other["name"].startswith("system:node:")]
+    write_atomic(file, token.encode() + b"\n", mode=0o600)
+    write_atomic(table, json.dumps([*others, row]).encode(), mode=0o600)
 
 
 def read_admin(folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -99,6 +100,7 @@ async def _start(paths: Paths, server: str, line: Progress) -> None:
     api_daemon, node_daemon = _daemons(paths)
     if daemons.running_pid(paths, api_daemon) is None:
         line.update("starting the API server")
+        _let_the_node_in(paths)
     if daemons.systemd_runs():
         await daemons.systemd_start(paths, (api_daemon, node_daemon), f"unix:{paths.api_socket}")
     else:
@@ -116,6 +118,15 @@ async def _start(paths: Paths, server: str, line: Progress) -> None:
         line.update("starting the node agent", "(the first time it boots a kernel to see what this machine can do)")
         await daemons.start(paths, node_daemon)
     _wait(paths, node_daemon, lambda: _node_ready(before), "the node")
+
+
+def _let_the_node_in(paths: Paths) -> None:
+    """Its own token for the node agent, before the server reads who there is."""
+    from cuboid.lib.settings import load
+    from cuboid.node.settings import NodeSettings
+    from cuboid.server.tokens import node_credential
+
+    node_credential(paths.state / "server", load(NodeSettings, "node").name or socket.gethostname().lower())
 
 
 def _wait(paths: Paths, daemon: daemons.Daemon, ready: Any, what: str) -> None:

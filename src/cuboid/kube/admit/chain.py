@@ -8,6 +8,7 @@ from cuboid.kube.admission import Chain
 from cuboid.kube.admit.accounts import ServiceAccounts
 from cuboid.kube.admit.guard import TenantGuard
 from cuboid.kube.admit.limits import LimitRanger
+from cuboid.kube.admit.node import NodeRestriction
 from cuboid.kube.admit.quota import ResourceQuota
 from cuboid.kube.admit.rights import Allows, Escalation, OwnerReferences
 from cuboid.kube.admit.scheduling import DefaultTolerationSeconds, Priority, RuntimeClasses
@@ -28,6 +29,7 @@ class Options:
 def make(registry: Registry, policy: Policy, allows: Allows, options: Options) -> Chain:
     """The guard comes before what fills in classes and overhead: it is about what the caller wrote."""
     return Chain(
+        NodeRestriction(),
         TenantGuard(registry, node_ports=options.tenant_node_ports),
         Priority(registry),
         RuntimeClasses(registry, overhead_mib=options.pod_overhead_mib),
