@@ -20,6 +20,10 @@ class FakeKubelet:
         self._client = client
         self._now = now
         self.frozen: set[str] = set()
+        self.dead: set[str] = set()
+        """Nodes whose pods are left alone, since nobody is there."""
+        self.binds = True
+        """Whether `work` chooses nodes; not where a scheduler does."""
         self.makes_ready = True
         """Whether `work` makes pods ready that it starts."""
 
@@ -31,7 +35,9 @@ class FakeKubelet:
         taken = sum(bool(pod["spec"].get("nodeName")) for pod in pods)
         for pod in pods:
             name, namespace = objects.name(pod), objects.namespace(pod)
-            if name in self.frozen:
+            if name in self.frozen or pod["spec"].get("nodeName") in self.dead:
+                continue
+            if not self.binds and not pod["spec"].get("nodeName"):
                 continue
             if objects.deleting(pod):
                 busy |= await self.gone(name, namespace)

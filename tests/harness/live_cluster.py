@@ -35,6 +35,8 @@ class LiveCluster:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="kubelets")
         self.makes_ready = True
+        self.dead: set[str] = set()
+        """Nodes that say nothing any more."""
 
     def kubectl(self, *words: str, stdin: str = "", check: bool = True, seconds: float = 60) -> str:
         """What it prints."""
@@ -69,13 +71,14 @@ class LiveCluster:
     async def _live(self) -> None:
         async with KubeClient(self.server.url, self.server.token, self.server.ca_file) as client:
             kubelet = FakeKubelet(client, time.time)
+            kubelet.binds = False  # the server's scheduler does
             last = 0.0
             while not self._stop.is_set():
                 if time.monotonic() - last > _BEAT:
                     last = time.monotonic()
-                    for name in self._nodes:
+                    for name in set(self._nodes) - self.dead:
                         await _beat(client, name)
-                kubelet.makes_ready = self.makes_ready
+                kubelet.makes_ready, kubelet.dead = self.makes_ready, self.dead
                 with suppress(CuboidError):  # somebody else was faster
                     await kubelet.work()
                 await asyncio.sleep(0.1)
@@ -85,7 +88,7 @@ async def _beat(client: Client, name: str) -> None:
     now = rfc3339_micro(time.time())
     with suppress(AlreadyExistsError):
         await client.create(NODES, node(name))
-    spec = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now}
+    spec = {"holderIdentity": name, "leaseDurationSeconds": 8, "renewTime": now}
     with suppress(AlreadyExistsError):
         await client.create(LEASES, {"metadata": {"name": name}, "spec": spec}, "kube-node-lease")
         return
