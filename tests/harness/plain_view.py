@@ -48,6 +48,9 @@ class PlainView:
         every = self.select(resource)
         return [one for one in every if any(r["uid"] == uid for r in one["metadata"].get("ownerReferences") or [])]
 
+    def orphans(self, resource: Resource, namespace: str, labels: Selector) -> list[Object]:
+        return [one for one in self.select(resource, namespace, labels) if not one["metadata"].get("ownerReferences")]
+
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def put(self, resource: Resource, *documents: Object) -> None:

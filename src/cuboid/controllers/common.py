@@ -52,8 +52,10 @@ def ready_since(pod: Raw) -> float | None:
 
 def unavailable_for(pod: Raw, min_ready: int, now: float) -> float | None:
     """Seconds until a ready pod counts as available, 0 or less for one that does; None for one that is not ready."""
+    if not min_ready:
+        return 0.0 if objects.ready(pod) else None
     since = ready_since(pod)
-    return None if since is None else (since + min_ready - now if min_ready else 0.0)
+    return None if since is None else since + min_ready - now
 
 
 def available(pod: Raw, min_ready: int, now: float) -> bool:
@@ -63,6 +65,8 @@ def available(pod: Raw, min_ready: int, now: float) -> bool:
 
 def soonest(pods: Iterable[Raw], min_ready: int, now: float) -> float | None:
     """Seconds until the next of the ready pods becomes available; None when none is on its way."""
+    if not min_ready:
+        return None
     left = [seconds for pod in pods if (seconds := unavailable_for(pod, min_ready, now)) is not None and seconds > 0]
     return min(left, default=None)
 

@@ -31,7 +31,7 @@ class Claim:
 def claim(
     view: View, resource: Resource, owner: Raw, selector: Selector | None, wanted: Callable[[Raw], bool] = bool
 ) -> Claim:
-    """`wanted` narrows what is adopted: pods that have ended are left alone."""
+    """`wanted` narrows what is adopted: pods that have ended are left alone. So is what has any other owner."""
     mine, patches, uid = [], [], objects.uid(owner)
     leaving = objects.deleting(owner)
     for document in view.owned(resource, uid):
@@ -43,8 +43,8 @@ def claim(
         elif not leaving and not objects.deleting(document):
             patches.append(_release(resource, document, uid))
     if selector and not leaving:
-        for document in view.select(resource, objects.namespace(owner), selector):
-            if objects.controller(document) is None and not objects.deleting(document) and wanted(document):
+        for document in view.orphans(resource, objects.namespace(owner), selector):
+            if not objects.deleting(document) and wanted(document):
                 patches.append(_adopt(resource, document, owner))
     return Claim(tuple(mine), tuple(patches))
 
@@ -79,12 +79,21 @@ def owner_or_choosers(kind: str, resource: Resource) -> KeysOf:
                 continue
             ref = objects.controller(document)
             if ref is None:
-                found.update(dict.fromkeys(_choosers(resource, document, view)))
+                if document is change.new and _comes_free(change):
+                    found.update(dict.fromkeys(_choosers(resource, document, view)))
             elif ref["kind"] == kind and ref["apiVersion"].rpartition("/")[0] == resource.group:
                 found[Key(objects.namespace(document), ref["name"])] = None
         return found
 
     return keys
+
+
+def _comes_free(change: Change) -> bool:
+    """Whether an orphan is new as one, or with these labels: all else that happens to it is nobody's business."""
+    if change.type == "DELETED" or objects.deleting(change.new):
+        return False
+    old = change.old
+    return old is None or objects.controller(old) is not None or objects.labels(old) != objects.labels(change.new)
 
 
 def _choosers(resource: Resource, document: Raw, view: View) -> Iterable[Key]:

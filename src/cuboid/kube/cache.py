@@ -24,6 +24,10 @@ ResourceId = tuple[str, str]  # group, resource
 Place = tuple[str, str]  # namespace, name
 
 
+def _name(entry: Entry) -> str:
+    return entry.key.name
+
+
 class ResourceCache:
     """The objects of one resource, by namespace and name."""
 
@@ -60,11 +64,16 @@ class ResourceCache:
             found = self._objects.get(namespace, {})
             if wanted.name:
                 entry = found.get(wanted.name)
-                candidates = [] if entry is None else [entry]
+                chosen += [] if entry is None else filter(wanted, (entry,))
+            elif wanted.labels or wanted.fields:
+                chosen += sorted(filter(wanted, found.values()), key=_name)
             else:
-                candidates = [found[name] for name in sorted(found)]
-            chosen += filter(wanted, candidates) if wanted.labels or wanted.fields else candidates
+                chosen += [found[name] for name in sorted(found)]
         return chosen
+
+    def orphans(self, namespace: str) -> Iterator[Entry]:
+        """Those of a namespace without any owner, in no order."""
+        return (entry for entry in self._objects.get(namespace, {}).values() if not entry.owners)
 
     def watch(self, wanted: Filter, since: int) -> Watcher:
         """Changes after `since`, for a part of this process. GoneError when some of them are no longer known."""

@@ -54,11 +54,23 @@ class RemoteSource:
 
     def select(self, resource: Resource, namespace: str = "", labels: Selector = ()) -> list[Object]:
         found = self._known.get(resource, {})
-        return [
-            copy.deepcopy(found[place])
-            for place in sorted(found)
-            if (not namespace or place[0] == namespace) and selectors.matches(labels, objects.labels(found[place]))
+        places = [
+            place
+            for place, document in found.items()
+            if (not namespace or place[0] == namespace) and selectors.matches(labels, objects.labels(document))
         ]
+        return [copy.deepcopy(found[place]) for place in sorted(places)]
+
+    def orphans(self, resource: Resource, namespace: str, labels: Selector) -> list[Object]:
+        found = self._known.get(resource, {})
+        places = [
+            place
+            for place, document in found.items()
+            if place[0] == namespace
+            and not document["metadata"].get("ownerReferences")
+            and selectors.matches(labels, objects.labels(document))
+        ]
+        return [copy.deepcopy(found[place]) for place in sorted(places)]
 
     def owned(self, resource: Resource, uid: str) -> list[Object]:
         found = self._owned.get(resource, {}).get(uid, {})

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cuboid.kube import selectors
 from cuboid.kube.cache import Change as Cached
 from cuboid.kube.cache import Entry, Filter, ResourceCache, Watcher
 from cuboid.kube.client import Resource
@@ -90,6 +91,13 @@ class LocalSource:
             return []
         kind, cache = found
         return [_object(kind, entry) for entry in cache.owned(uid)]
+
+    def orphans(self, resource: Resource, namespace: str, labels: Selector) -> list[Object]:
+        if (found := self._cache(resource)) is None:
+            return []
+        kind, cache = found
+        chosen = [entry for entry in cache.orphans(namespace) if selectors.matches(labels, entry.labels)]
+        return [_object(kind, entry) for entry in sorted(chosen, key=lambda entry: entry.key.name)]
 
     def every(self, resource: Resource) -> Iterator[Object]:
         if (found := self._cache(resource)) is None:

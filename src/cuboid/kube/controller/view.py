@@ -26,6 +26,10 @@ class View(Protocol):
         """Those of which an owner reference (controller or not) names this uid. Indexed."""
         ...
 
+    def orphans(self, resource: Resource, namespace: str, labels: Selector) -> list[Object]:
+        """Those of a namespace that have no owner at all and are chosen, in the order of names. Others cost nothing."""
+        ...
+
 
 @dataclass(frozen=True, order=True)
 class Key:
