@@ -8,7 +8,7 @@ from typing import Any
 from cuboid.kube import schema as schemas
 from cuboid.kube import status
 from cuboid.kube.crd import compile as compiling
-from cuboid.kube.crd import jsonpath, printing, validation
+from cuboid.kube.crd import jsonpath, printing, rules, validation
 from cuboid.kube.crd.values import MISSING, Schema, default
 from cuboid.kube.fields import Fields
 from cuboid.kube.kind import SCALE, Kind, Scale, Subresource, status_of
@@ -28,6 +28,7 @@ class CustomStrategy(Strategy):
         self.ending = False
         """Its definition is being deleted: nothing new is made."""
         self._selectable = tuple(selectable)
+        self._has_rules = rules.has_rules(schema)
 
     def prepare_create(self, new: Object, now: str) -> None:
         if self.ending:
@@ -65,6 +66,8 @@ class CustomStrategy(Strategy):
     def _check(self, new: Object, old: Any, fields: Fields) -> None:
         try:
             validation.check(self.schema, new, "", fields, old)
+            if self._has_rules:
+                rules.check(self.schema, new, fields, old)
         except RecursionError as error:
             raise status.bad_request("the object is nested too deeply") from error
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cuboid.kube.crd import patterns, validation
+from cuboid.kube.crd import patterns, rules, validation
 from cuboid.kube.crd.values import Schema, subschemas
 from cuboid.kube.fields import Fields
 from cuboid.lib.errors import InvalidError
@@ -115,6 +115,7 @@ class _Walk:
             fields.invalid(f"{path}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
         if schema.get("x-kubernetes-embedded-resource"):
             self._embedded(schema, path, at_root)
+        rules.check_rules(schema, path, fields)
         listed = schema.get("x-kubernetes-list-type")
         if listed:
             self._list(schema, listed, path)
