@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -60,7 +61,18 @@ def forwards(services: Iterable[Raw], slices: Iterable[Raw]) -> list[Forward]:
         place = (service["metadata"]["namespace"], service["metadata"]["name"])
         if place != _API:
             found += _of_service(service, by_service.get(place, []))
-    return [forward for forward in found if _usable(forward)]
+    return [forward for forward in found if _usable(forward) and not _of_the_host(forward)]
+
+
+def _of_the_host(forward: Forward) -> bool:
+    """Whoever may write endpoints must not reach with them what listens on the host's loopback, or a metadata service:
+    only the platform's own forwards lead there."""
+    for address, _ in forward.targets:
+        ip = ipaddress.IPv4Address(address)
+        if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+            log.warning("a service is left out", front=str(forward.front), target=address)
+            return True
+    return False
 
 
 def _of_service(service: Raw, slices: list[Raw]) -> Iterable[Forward]:

@@ -91,6 +91,11 @@ def test_an_odd_target_keeps_nobody_else_from_being_reached() -> None:
     assert list(targets([service(), service("db", clusterIPs=["10.96.0.21"])], slices)) == ["10.96.0.21:80"]
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0"])
+def test_endpoints_written_by_hand_lead_to_nothing_of_the_host(address: str) -> None:
+    assert targets([service()], [endpoints(address)]) == {}
+
+
 def test_a_client_is_kept_where_it_is_when_asked_for() -> None:
     (found,) = forwards([service(sessionAffinity="ClientIP")], [endpoints("10.77.0.2")])
     assert found.sticky
