@@ -132,16 +132,15 @@ def each(instructions: Iterable[Instruction]) -> Iterator[Instruction]:
             yield instruction
 
 
-def settle(controller: Controller, key: Key, view: PlainView, now: float = 0.0, stop_after: int = -1) -> Plan:
-    """Plan until nothing is left. With `stop_after`, the first plan is cut off behind that many instructions."""
+def settle(controller: Controller, key: Key, view: PlainView, now: float = 0.0) -> Plan:
+    """Plan until nothing is left to be done at this time. The last plan."""
     for _ in range(ROUNDS):
         plan = controller.plan(key, view, now)
         steps = list(each(plan.instructions))
         if not steps:
             return plan
-        for step in steps[: stop_after if stop_after >= 0 else None]:
+        for step in steps:
             view.carry_out(step)
-        stop_after = -1
         if all(isinstance(step, Tell) for step in steps):
             return plan
     raise AssertionError(f"{controller.name} never has enough: {view.log[-5:]}")
@@ -154,6 +153,8 @@ def replay(make: Callable[[], Controller], key: Key, scenario: Callable[[], Plai
     count = len(list(each(make().plan(key, scenario(), now).instructions)))
     for stop in range(count):
         view = scenario()
-        settle(make(), key, view, now, stop_after=stop)
+        for step in list(each(make().plan(key, view, now).instructions))[:stop]:
+            view.carry_out(step)
+        settle(make(), key, view, now)
         assert view.contents() == whole.contents(), f"another end when stopped behind instruction {stop}"
     return whole

@@ -12,6 +12,8 @@ from typing import Any
 from cuboid.controllers import endpoints_pods as of_pods
 from cuboid.controllers.endpointslice_mirror import LEADER_NOTE
 from cuboid.controllers.endpointslice_plan import group_key
+from cuboid.controllers.endpointslices import FEW
+from cuboid.controllers.pace import Pace
 from cuboid.kube import objects
 from cuboid.kube.client import ENDPOINTS, PODS, SERVICES
 from cuboid.kube.controller.instructions import NOTHING, Create, Delete, Plan, Update
@@ -21,6 +23,8 @@ Object = dict[str, Any]
 Raw = Mapping[str, Any]
 MOST = 1000
 """Addresses that the object holds; it says so when there are more."""
+PAUSE_PER_POD = 0.005
+"""Seconds between two writes of an object that holds all pods, for each of them."""
 CAPACITY_NOTE = "endpoints.kubernetes.io/over-capacity"
 MANAGED_LABEL = "endpoints.kubernetes.io/managed-by"
 MANAGER = "endpoint-controller"
@@ -41,14 +45,22 @@ class EndpointsController:
         Watch(ENDPOINTS, ours, initial=True),
     )
 
+    def __init__(self) -> None:
+        self._pace = Pace(PAUSE_PER_POD, free=FEW)
+
     def plan(self, key: Key, view: View, now: float) -> Plan:
         service = view.get(SERVICES, key.namespace, key.name)
         current = view.get(ENDPOINTS, key.namespace, key.name)
         if service is None:
+            self._pace.forget(key)
             return _removed(current)
         if objects.deleting(service) or of_pods.selector_of(service) is None:
             return NOTHING
-        wanted = _wanted(service, of_pods.pods_of(service, view))
+        if left := self._pace.wait(key, now):
+            return Plan(again=left)
+        pods = of_pods.pods_of(service, view)
+        self._pace.done(key, now, len(pods))
+        wanted = _wanted(service, pods)
         if current is None:
             return Plan((Create(ENDPOINTS, wanted, key.namespace),))
         meta = current["metadata"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from cuboid.controllers import endpoints_pods as of_pods
 from cuboid.controllers.endpointslice_plan import MANAGED_LABEL, SERVICE_LABEL, Frame, Group, group_key, pack
+from cuboid.controllers.pace import Pace
 from cuboid.kube import objects
 from cuboid.kube.client import ENDPOINT_SLICES, NODES, PODS, SERVICES
 from cuboid.kube.controller.instructions import NOTHING, Plan
@@ -19,6 +20,10 @@ from cuboid.kube.selectors import Requirement
 Object = dict[str, Any]
 Raw = Mapping[str, Any]
 MANAGER = "endpointslice-controller.k8s.io"
+PAUSE_PER_POD = 0.001
+"""Seconds between two looks at the pods of a service, for each of them."""
+FEW = 50
+"""Pods below which every change is followed at once."""
 _ZONE = "topology.kubernetes.io/zone"
 
 
@@ -47,11 +52,19 @@ class EndpointSliceController:
         Watch(ENDPOINT_SLICES, its_service(MANAGER)),
     )
 
+    def __init__(self) -> None:
+        self._pace = Pace(PAUSE_PER_POD, free=FEW)
+
     def plan(self, key: Key, view: View, now: float) -> Plan:
         service = view.get(SERVICES, key.namespace, key.name)
         if service is None or objects.deleting(service) or of_pods.selector_of(service) is None:
+            self._pace.forget(key)
             return NOTHING  # slices go with their owner
-        groups = _groups(service, of_pods.pods_of(service, view), view)
+        if left := self._pace.wait(key, now):
+            return Plan(again=left)
+        pods = of_pods.pods_of(service, view)
+        self._pace.done(key, now, len(pods))
+        groups = _groups(service, pods, view)
         return Plan(tuple(pack(slices_of(view, key, MANAGER), groups, _frame(service))))
 
 

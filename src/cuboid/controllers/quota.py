@@ -6,9 +6,9 @@ Source of the behaviour: kubernetes/pkg/controller/resourcequota.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from cuboid.controllers.pace import Pace
 from cuboid.kube import objects
 from cuboid.kube.client import DEFINITIONS, QUOTAS, Resource
 from cuboid.kube.controller.instructions import NOTHING, Plan, Update
@@ -50,13 +50,6 @@ def in_namespace(kind: Kind) -> KeysOf:
     return keys
 
 
-@dataclass(frozen=True)
-class _Count:
-    at: float
-    pause: float
-    hard: Raw
-
-
 class QuotaController:
     name = "resourcequota"
     watches = (
@@ -65,20 +58,20 @@ class QuotaController:
     )
 
     def __init__(self) -> None:
-        self._counts: dict[Key, _Count] = {}  # only to count less often
+        self._pace = Pace(PAUSE_PER_OBJECT, least=PAUSE)
 
     def plan(self, key: Key, view: View, now: float) -> Plan:
         quota = view.get(QUOTAS, key.namespace, key.name)
         if quota is None or objects.deleting(quota):
-            self._counts.pop(key, None)
+            self._pace.forget(key)
             return NOTHING
         hard = quota["spec"].get("hard") or {}
-        last = self._counts.get(key)
-        if last is not None and last.hard == hard and last.at + last.pause - now > 0:
-            return Plan(again=last.at + last.pause - now)
+        left = self._pace.wait(key, now)
+        if left and quota.get("status", {}).get("hard") == hard:
+            return Plan(again=left)
         kinds, custom = _kinds(hard, view)
         used, number = _used(quota, hard, kinds, view, now)
-        self._counts[key] = _Count(now, max(PAUSE, number * PAUSE_PER_OBJECT), hard)
+        self._pace.done(key, now, number)
         again = CUSTOM_RESYNC if custom else RESYNC
         status = {"hard": hard, "used": {name: text(name, used[name]) for name in hard}}
         if _same(quota.get("status", {}), status):

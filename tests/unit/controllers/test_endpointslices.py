@@ -312,3 +312,13 @@ def test_a_pod_wakes_the_services_that_select_it_before_or_after_and_only_when_i
     moved["metadata"]["labels"] = {"app": "other"}
     assert list(services_of(Change("MODIFIED", moved, new), view)) == [KEY]
     assert list(services_of(Change("ADDED", moved), view)) == []
+
+
+def test_a_burst_of_changes_of_a_large_service_is_followed_by_few_looks() -> None:
+    view, controller = world(*(pod(n) for n in range(200))), EndpointSliceController()
+    settle(controller, KEY, view, now=0.0)
+    view.put(PODS, pod(200))
+    assert controller.plan(KEY, view, 0.05).again == pytest.approx(0.15)
+    assert controller.plan(KEY, view, 0.05).instructions == ()
+    settle(controller, KEY, view, now=0.3)
+    assert len(endpoints(view)) == 201
