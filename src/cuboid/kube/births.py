@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import uuid
 from typing import Any
 
@@ -40,14 +39,23 @@ def born(new: Object, now: str, kind: Kind) -> None:
 
 
 def new_uid() -> str:
-    """A random UUID. Entropy is taken in pages: one system call per object costs more than the rest of its birth."""
-    if len(_entropy) < 16:
+    """A random UUID."""
+    return str(uuid.UUID(bytes=_random(16), version=4))
+
+
+def _random(count: int) -> bytes:
+    """Entropy is taken in pages: one system call per object costs more than the rest of its birth."""
+    if len(_entropy) < count:
         _entropy[:] = os.urandom(4096)
-    taken = bytes(_entropy[-16:])
-    del _entropy[-16:]
-    return str(uuid.UUID(bytes=taken, version=4))
+    taken = bytes(_entropy[-count:])
+    del _entropy[-count:]
+    return taken
 
 
 def generated(prefix: str) -> str:
     """A name with five random letters, of at most 63 characters."""
-    return prefix[:_LONGEST_PREFIX] + "".join(secrets.choice(_ALPHABET) for _ in range(5))
+    number, letters = int.from_bytes(_random(8), "big"), ""
+    for _ in range(5):
+        number, index = divmod(number, len(_ALPHABET))
+        letters += _ALPHABET[index]
+    return prefix[:_LONGEST_PREFIX] + letters
