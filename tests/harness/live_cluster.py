@@ -71,7 +71,7 @@ class LiveCluster:
     async def _live(self) -> None:
         async with KubeClient(self.server.url, self.server.token, self.server.ca_file) as client:
             kubelet = FakeKubelet(client, time.time)
-            kubelet.binds = False  # the server's scheduler does
+            kubelet.binds = self.server.settings.get("controllers") == "false"  # then there is no scheduler either
             last = 0.0
             while not self._stop.is_set():
                 if time.monotonic() - last > _BEAT:
