@@ -97,6 +97,17 @@ if ((${#missing_newer[@]})); then
   apt_get install --no-install-recommends ${backports:+-t "$backports"} "${missing_newer[@]}"
 fi
 
+# --- an old kubectl for the tests: Debian's 1.20, unpacked, not installed --------------------------------------------
+if [ "$profile" != run ] && [ ! -x build/old-kubectl/kubectl ]; then
+  read_lists
+  say "fetching Debian's kubernetes-client"
+  rm -rf build/old-kubectl && mkdir -p build/old-kubectl/deb
+  (cd build/old-kubectl/deb && timeout 300 apt-get -q download kubernetes-client >>"$log" 2>&1) || die "could not download kubernetes-client; see $log"
+  dpkg-deb -x build/old-kubectl/deb/*.deb build/old-kubectl/root
+  mv build/old-kubectl/root/usr/bin/kubectl build/old-kubectl/kubectl
+  rm -rf build/old-kubectl/deb build/old-kubectl/root
+fi
+
 # --- guest kernel: Debian's cloud kernel, unpacked, not installed ----------------------------------------------------
 if ! kernel_ready; then
   package=$(apt-cache ${backports:+-t "$backports"} depends linux-image-cloud-amd64 2>/dev/null |
