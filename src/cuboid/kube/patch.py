@@ -182,6 +182,7 @@ _OPERATIONS = {
 
 # --- strategic merge -------------------------------------------------------------------------------------------------
 
+_GONE = object()
 _PATCH = "$patch"
 _RETAIN = "$retainKeys"
 _DELETE_PRIMITIVES = "$deleteFromPrimitiveList/"
@@ -248,37 +249,47 @@ def _merge_list(node: Node | None, target: Any, patch: list[Any]) -> list[Any]:
     if node is None or "merge" not in node.strategy:
         return [_plain(item) for item in patch]
     if not node.merge_key:
-        added = [item for item in patch if item not in current]
-        return [*current, *dict.fromkeys(added)] if all(isinstance(a, str | int) for a in added) else [*current, *added]
+        known = set(map(_identity, current))
+        added = {_identity(item): item for item in patch if _identity(item) not in known}
+        return [*current, *added.values()]
     return _merge_by_key(node, current, patch)
+
+
+def _identity(value: Any) -> tuple[str, str]:
+    """What is equal has the same, and it can be looked up: lists of strangers are long."""
+    return type(value).__name__, value if isinstance(value, str) else repr(value)
 
 
 def _merge_by_key(node: Node, current: list[Any], patch: list[Any]) -> list[Any]:
     name = node.merge_key
     if any(isinstance(item, dict) and item.get(_PATCH) == "replace" and len(item) == 1 for item in patch):
         return [_plain(item) for item in patch if isinstance(item, dict) and _PATCH not in item]
-    result = list(current)
+    result: list[Any] = list(current)
+    places: dict[Any, list[int]] = {}
+    for index, item in enumerate(current):
+        if isinstance(item, dict):
+            places.setdefault(_identity(item.get(name)), []).append(index)
     for item in patch:
         if not isinstance(item, dict) or name not in item:
             raise bad_request(f"map: {str(item)[:200]} does not contain declared merge key: {name}")
-        place = _position(result, name, item[name])
+        identity = _identity(item[name])
+        found = places.get(identity)
         if item.get(_PATCH) == "delete":
-            result = [old for old in result if not (isinstance(old, dict) and old.get(name) == item[name])]
-        elif place is None:
+            for index in places.pop(identity, ()):
+                result[index] = _GONE
+        elif not found:
+            places[identity] = [len(result)]
             result.append(_merge_object(node.items, {}, item))
         else:
-            result[place] = _merge_object(node.items, result[place], item)
-    return result
-
-
-def _position(items: list[Any], name: str, value: Any) -> int | None:
-    return next((i for i, item in enumerate(items) if isinstance(item, dict) and item.get(name) == value), None)
+            result[found[0]] = _merge_object(node.items, result[found[0]], item)
+    return [item for item in result if item is not _GONE]
 
 
 def _delete_primitives(result: dict[str, Any], key: str, values: Any) -> None:
     current = result.get(key)
     if isinstance(current, list) and isinstance(values, list):
-        result[key] = [item for item in current if item not in values]
+        gone = set(map(_identity, values))
+        result[key] = [item for item in current if _identity(item) not in gone]
 
 
 def _ordered(node: Node | None, result: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -294,24 +305,18 @@ def _ordered(node: Node | None, result: dict[str, Any], patch: dict[str, Any]) -
 def _in_order(items: list[Any], order: list[Any], merge_key: str) -> list[Any]:
     """Items in the patch's order; those it does not name stay after the named item that they followed."""
 
-    def identity(item: Any) -> Any:
-        return item.get(merge_key) if merge_key and isinstance(item, dict) else item
+    def identity(item: Any) -> tuple[str, str]:
+        return _identity(item.get(merge_key) if merge_key and isinstance(item, dict) else item)
 
-    wanted = [identity(item) for item in order]
-    named = [item for value in wanted for item in items if identity(item) == value]
-    result: list[Any] = []
-    followed: dict[int, list[Any]] = {}
-    last = -1
+    wanted = dict.fromkeys(map(identity, order))
+    named: dict[tuple[str, str], list[Any]] = {}  # with each item that the order names, those that followed it
+    first: list[Any] = []
+    last = first
     for item in items:
         if identity(item) in wanted:
-            last = wanted.index(identity(item))
-        else:
-            followed.setdefault(last, []).append(item)
-    result += followed.get(-1, [])
-    for item in named:
-        result.append(item)
-        result += followed.pop(wanted.index(identity(item)), [])
-    return result
+            last = named.setdefault(identity(item), [])
+        last.append(item)
+    return [*first, *(item for value in wanted for item in named.get(value, ()))]
 
 
 def _plain(value: Any) -> Any:
