@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from cuboid.server import discovery, health, metrics, node_proxy, openapi, proxy, resources, reviews
+from cuboid.server.audit import Audited
 from cuboid.server.authn import token_request
 from cuboid.server.context import Context
 from cuboid.server.limits import Edge
@@ -17,9 +19,9 @@ from cuboid.server.limits import Edge
 Handler = Callable[[Request, Context], Awaitable[Response]]
 
 
-def make_app(context: Context) -> Edge:
+def make_app(context: Context) -> ASGIApp:
     """The whole server for uvicorn or for a test client."""
-    return Edge(Router(_routes(context), redirect_slashes=False), context)
+    return Audited(Edge(Router(_routes(context), redirect_slashes=False), context), context.security.audit)
 
 
 def _routes(context: Context) -> list[BaseRoute]:

@@ -56,15 +56,15 @@ class Gate:
         """Sets `user`, `wanted` and `credential` of the scope. UnauthorizedError, ForbiddenError."""
         path: str = scope["path"]
         wanted = attributes(scope.get("method", "GET"), path, scope["query_string"])
+        scope["wanted"] = wanted  # for the audit log also of what is refused
         credential = await self._authenticator.credential(scope)
-        scope["wanted"] = wanted
         if credential is None:
             if not is_open(path):
                 raise UnauthorizedError("Unauthorized")
             scope["credential"], scope["user"] = Credential(ANONYMOUS), ANONYMOUS
             return
         scope["credential"] = credential
-        scope["user"] = credential.user  # for the audit log also of what is refused
+        scope["user"] = credential.user
         scope["user"] = user = self._acting(scope, credential.user)
         if not is_open(path):
             self._authorizer.check(user, wanted)

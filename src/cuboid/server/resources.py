@@ -102,6 +102,7 @@ async def _patch(request: Request, context: Context, target: Target) -> Response
 
 def _written(request: Request, target: Target, result: Result) -> Response:
     code = 201 if result.created else 200
+    request.scope["object"] = result.object["metadata"].get("name", "")  # for the audit log
     return answer(renderer(request, target).object(result.object), code, result.warnings)
 
 

@@ -13,6 +13,7 @@ from cuboid.kube.rbac.live import LivePolicy, ensure_builtin
 from cuboid.kube.rbac.nodes import NodeRules
 from cuboid.kube.registry import Registry, WriteOptions
 from cuboid.lib.aio import TaskSet
+from cuboid.server.audit import AuditLog
 from cuboid.server.authn.account_tokens import AccountTokens
 from cuboid.server.authn.authenticator import TokenAuthenticator
 from cuboid.server.authn.signing import SigningKeys
@@ -34,10 +35,13 @@ class Material:
     tokens: Tokens
     keys: SigningKeys
     authority: bytes  # the CA's certificate, PEM
+    data: Path  # the folder that the server writes
 
     @classmethod
     def open(cls, folder: Path) -> Material:
-        return cls(Tokens.open(folder), SigningKeys.open(folder), Authority(folder).ca_file.read_bytes())
+        return cls(
+            Tokens.open(folder), SigningKeys.open(folder), Authority(folder).ca_file.read_bytes(), folder / "data"
+        )
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,15 @@ class Security:
     authorizer: Authorizer
     accounts: AccountTokens
     keys: SigningKeys
+    audit: AuditLog | None
     audiences: tuple[str, ...] = (AUDIENCE,)
     """What tokens for this server are made for."""
 
     def start(self, tasks: TaskSet) -> None:
         """What goes on for as long as the server serves."""
         tasks.start(self.gate.keep(), name="gate")
+        if self.audit is not None:
+            tasks.start(self.audit.keep(), name="audit")
 
 
 async def make(registry: Registry, settings: ServerSettings, material: Material) -> Security:
@@ -72,7 +79,9 @@ async def make(registry: Registry, settings: ServerSettings, material: Material)
         tenant_node_ports=settings.tenant_node_ports,
     )
     registry.admission = chain.make(registry, policy, authorizer.allows, options)
-    return Security(Gate(authenticator, authorizer), authenticator, authorizer, accounts, material.keys)
+    size = settings.audit_mib << 20
+    audit = AuditLog(material.data / "audit", size=size, kept=settings.audit_files) if size else None
+    return Security(Gate(authenticator, authorizer), authenticator, authorizer, accounts, material.keys, audit)
 
 
 async def _publish(registry: Registry, authority: str) -> None:
