@@ -22,8 +22,6 @@ class ServerSettings:
     mount_account_tokens: bool = setting(
         False, why="put the token of its service account into every pod; the node agents must be able to fetch it"
     )
-    audit_mib: int = setting(64, unit="MiB", why="size of one file of the audit log; 0 for none")
-    audit_files: int = setting(5, why="older files of the audit log that are kept")
     tenant_node_ports: bool = setting(False, why="let tenants have Services of type NodePort: ports of this machine")
     body_limit: int = setting(3 * 1024 * 1024, unit="B", why="the limit of Kubernetes for one request body")
     request_seconds: float = setting(
@@ -31,8 +29,12 @@ class ServerSettings:
     )
     body_seconds: float = setting(30.0, unit="s", why="a client must send its body within this time")
     stall_seconds: float = setting(30.0, unit="s", why="a watcher that takes nothing for this long is cut off")
-    max_requests: int = setting(256, why="requests worked on at once; more get 429 with Retry-After")
+    max_requests: int = setting(64, why="requests worked on at once; more wait, each tenant in its turn, or get 429")
     max_streams: int = setting(4_096, why="watches, logs and exec sessions open at once")
+    flow_streams: int = setting(1_024, why="those of one tenant or user; nodes and controllers have no such limit")
+    body_bytes: int = setting(
+        128 * 1024 * 1024, unit="B", why="request bodies in memory at once, of one tenant or user a quarter of it"
+    )
     bookmark_seconds: float = setting(60.0, unit="s", why="how often an idle watch learns the newest version")
     watch_seconds: float = setting(1_800.0, unit="s", why="shortest life of a watch that names none, as in Kubernetes")
     backup_hours: float = setting(1.0, unit="h", why="between two backups of all objects; 0 makes none")
