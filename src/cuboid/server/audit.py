@@ -159,9 +159,10 @@ class _Seen:
 
     def ended(self) -> None:
         wanted: Attributes | None = self._scope.get("wanted")
-        if wanted is None or (wanted.verb in READS and wanted.sub not in STREAMS and "caller" not in self._scope):
+        if wanted is None:
             return
-        if wanted.path and wanted.verb in ("get", "head"):
+        reads = wanted.verb in READS and wanted.sub not in STREAMS
+        if reads and "caller" not in self._scope:  # who acts as somebody else is always written down
             return
         self._audit.add(self._event("ResponseComplete", wanted))
 
