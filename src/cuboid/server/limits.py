@@ -12,8 +12,12 @@ from cuboid.lib.aio import deadline, within
 from cuboid.lib.errors import CuboidError, DeadlineError, UnauthorizedError
 from cuboid.lib.log import get_log
 from cuboid.server.context import Context
-from cuboid.server.gate import Ended
+from cuboid.server.fairness import Fairness, Seat, Shares
+from cuboid.server.flows import Flows
+from cuboid.server.gate import Ended, is_open
+from cuboid.server.protocol import Wire, wire_of
 from cuboid.server.render import failure
+from cuboid.server.uploads import Bodies, Gone
 
 log = get_log(__name__)
 
@@ -29,8 +33,11 @@ class Edge:
         self._app = app
         self._context = context
         self._gate = context.security.gate
-        self._requests = 0
-        self._streams = 0
+        settings = context.settings
+        self._flows = Flows(context.registry)
+        self._fairness = Fairness(settings.max_requests)
+        self._streams = Shares(settings.flow_streams, settings.max_streams)
+        self._bodies = Bodies(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -41,27 +48,28 @@ class Edge:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._gate.enter(scope)
-            if self._streams >= self._context.settings.max_streams:
-                raise status.busy(1)
+            flow = self._flows.of(scope)
+            self._streams.take(flow)
         except CuboidError as error:
             code, body = status.to_status(error)
             await WebSocket(scope, receive, send).send_denial_response(JSONResponse(body, code))
             return
-        self._streams += 1
         try:
             with self._gate.streaming(scope):
                 await self._app(scope, receive, send)
         except Ended:
             await send({"type": "websocket.close", "code": NOT_ALLOWED})
         finally:
-            self._streams -= 1
+            self._streams.give_back(flow)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self._app  # then the router raises instead of answering in plain text
-        answer = _Answer(send, self._context.settings.stall_seconds)
+        answer = _Answer(send, self._context.settings.stall_seconds, wire_of(scope))
         try:
             await self._gate.enter(scope)
             await self._limited(scope, receive, answer)
+        except Gone:
+            return
         except _Stalled:
             log.info("a client that took nothing was cut off", path=scope["path"])
         except Ended:
@@ -75,25 +83,25 @@ class Edge:
             await self._fail(failure(CuboidError("an internal error, see the server's log")), scope, receive, answer)
 
     async def _limited(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        settings = self._context.settings
+        if is_open(scope["path"]):
+            await self._app(scope, receive, answer)
+            return
+        flow = self._flows.of(scope)
         if _is_stream(scope):
-            if self._streams >= settings.max_streams:
-                raise status.busy(1)
-            self._streams += 1
+            self._streams.take(flow)
             try:
                 with self._gate.streaming(scope):
                     await self._app(scope, receive, answer)
             finally:
-                self._streams -= 1
+                self._streams.give_back(flow)
             return
-        if self._requests >= settings.max_requests:
-            raise status.busy(1)
-        self._requests += 1
-        try:
-            async with deadline(settings.request_seconds, "the request"):
-                await self._app(scope, receive, answer)
-        finally:
-            self._requests -= 1
+        async with self._bodies.whole(scope, receive, flow) as ready:
+            answer.seat = seat = await self._fairness.seat(flow, self._flows.width(scope))
+            try:
+                async with deadline(self._context.settings.request_seconds, "the request"):
+                    await self._app(scope, ready, answer)
+            finally:
+                seat.give_back()
 
     async def _end(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """The caller of a stream has lost the right to it: the next request is refused in words."""
@@ -112,15 +120,23 @@ class _Stalled(Exception):
 
 
 class _Answer:
-    """`send` with a deadline, which knows whether an answer has begun."""
+    """`send` with a deadline, which knows whether an answer has begun. A client that does not keep up gives its seat
+    to others: it would hold it for as long as it likes."""
 
-    def __init__(self, send: Send, seconds: float) -> None:
+    def __init__(self, send: Send, seconds: float, wire: Wire | None) -> None:
         self._send = send
         self._seconds = seconds
+        self._wire = wire
+        self.seat: Seat | None = None
         self.started = False
 
     async def __call__(self, message: Message) -> None:
         self.started = True
+        if self._wire is not None and not self._wire.paused:
+            await self._send(message)  # does not wait
+            return
+        if self.seat is not None:
+            self.seat.give_back()
         try:
             await within(self._seconds, self._send(message), "sending")
         except DeadlineError as error:

@@ -4,6 +4,7 @@ callers that nobody knows."""
 from __future__ import annotations
 
 import asyncio
+import resource
 from typing import cast
 
 from starlette.types import Scope
@@ -19,6 +20,8 @@ MAX_HEADERS = 64 * 1024
 HEADER_SECONDS = 20.0
 """Time from the connection, or the first byte of a later request, to the end of the headers."""
 
+RESERVED_FILES = 256
+"""Descriptors that no client over the network gets."""
 MAX_UNREAD = 256 * 1024
 """Bytes that a client has not taken when its next ping ends the connection."""
 
@@ -33,6 +36,11 @@ class Wire:
     def __init__(self, transport: asyncio.WriteTransport, flow: FlowControl) -> None:
         self._transport = transport
         self._flow = flow
+
+    @property
+    def paused(self) -> bool:
+        """The client does not keep up: sending would wait."""
+        return bool(self._flow.write_paused)
 
     def write(self, frame: bytes) -> bool:
         """One chunk with its frame. False, and nothing is sent, when the client does not keep up."""
@@ -53,15 +61,26 @@ def wire_of(scope: Scope) -> Wire | None:
     return found
 
 
+def connection_limit() -> int:
+    """Connections over the network at once: the rest of the descriptors is for everything else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, soft - RESERVED_FILES)
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """Answers 400 and closes when the headers go on for too long, in many fields or in one; hangs up on those that
     never come to an end: unfinished requests of strangers would use up the descriptors."""
 
+    _refused = False
     _in_headers = False
     _header_bytes = 0
     _header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if transport.get_extra_info("peername") and len(self.connections) >= connection_limit():
+            self._refused = True
+            transport.abort()  # clients of this machine's socket are let in all the same
+            return
         super().connection_made(transport)
         user = user_of(transport.get_extra_info("ssl_object"))
         if user is not None:
@@ -69,8 +88,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._headers_came()
-        super().connection_lost(exc)
+        if not self._refused:
+            self._headers_came()
+            super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         self._in_headers = True
