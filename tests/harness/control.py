@@ -248,6 +248,10 @@ class World:
             assert begun is not None, f"{resource} is not served"
             self._watchers[resource] = begun
 
+    def restart(self) -> None:
+        """The controllers are killed, between two writes, and new ones start."""
+        self._start()
+
     def _follow(self, controller: Controller) -> None:
         def add(key: Key) -> None:
             if (controller, key) not in self._ready:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cuboid.controllers import common, deployment_math, deployment_sets, deployment_status
 from cuboid.controllers.deployment_sets import REVISION, Sets, counted, fence_of, replicas, resize, rolling, size
-from cuboid.controllers.owning import claim, owner_or_choosers
+from cuboid.controllers.owning import claim, controlled, owner_or_choosers
 from cuboid.kube import objects
 from cuboid.kube.client import DEPLOYMENTS, PODS, REPLICA_SETS
 from cuboid.kube.controller.instructions import NOTHING, Delete, Draft, Instruction, Patch, Plan, Tell, Together
@@ -201,7 +201,7 @@ def _recreated(found: Raw, sets: Sets, view: View) -> list[Instruction]:
 
 
 def _still_running(old: Iterable[Raw], view: View) -> bool:
-    return any(not objects.finished(pod) for one in old for pod in view.owned(PODS, objects.uid(one)))
+    return any(not objects.finished(pod) for one in old for pod in controlled(view, PODS, one))
 
 
 def _forgotten(found: Raw, sets: Sets) -> list[Instruction]:

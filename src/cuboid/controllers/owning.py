@@ -28,16 +28,25 @@ class Claim:
     patches: tuple[Patch, ...]
 
 
+def controlled(view: View, resource: Resource, owner: Raw) -> list[Object]:
+    """What `owner` controls in its own namespace: what calls itself so elsewhere is a stranger's."""
+    uid, namespace = objects.uid(owner), objects.namespace(owner)
+    return [
+        document
+        for document in view.owned(resource, uid)
+        if objects.namespace(document) == namespace
+        and (ref := objects.controller(document)) is not None
+        and ref["uid"] == uid
+    ]
+
+
 def claim(
     view: View, resource: Resource, owner: Raw, selector: Selector | None, wanted: Callable[[Raw], bool] = bool
 ) -> Claim:
     """`wanted` narrows what is adopted: pods that have ended are left alone. So is what has any other owner."""
     mine, patches, uid = [], [], objects.uid(owner)
     leaving = objects.deleting(owner)
-    for document in view.owned(resource, uid):
-        ref = objects.controller(document)
-        if ref is None or ref["uid"] != uid:
-            continue
+    for document in controlled(view, resource, owner):
         if selector is not None and selectors.matches(selector, objects.labels(document)):
             mine.append(document)
         elif not leaving and not objects.deleting(document):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cuboid.controllers import common
-from cuboid.controllers.owning import claim, owner_or_choosers
+from cuboid.controllers.owning import claim, controlled, owner_or_choosers
 from cuboid.controllers.replicaset_rank import first_to_go
 from cuboid.kube import objects, selectors
 from cuboid.kube.client import PODS, REPLICA_SETS
@@ -74,8 +74,9 @@ def _related(found: Raw, active: Sequence[Object], view: View) -> Sequence[Objec
     ref = objects.controller(found)
     if ref is None:
         return active
-    sets = [other for other in view.owned(REPLICA_SETS, ref["uid"]) if objects.controller(other) == ref]
-    return [pod for other in sets for pod in view.owned(PODS, objects.uid(other)) if objects.active(pod)]
+    above = {"metadata": {"uid": ref["uid"], "namespace": objects.namespace(found)}}
+    sets = controlled(view, REPLICA_SETS, above)
+    return [pod for other in sets for pod in controlled(view, PODS, other) if objects.active(pod)]
 
 
 def status_of(found: Raw, mine: Sequence[Raw], now: float) -> Object:

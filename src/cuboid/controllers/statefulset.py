@@ -102,6 +102,8 @@ class _Step:
         together: list[Create | Delete] = []
         before: list[Instruction] = []
         for number in self.wanted:
+            if len(together) >= common.MANY:
+                break
             pod = self.mine.get(number)
             if pod is None or objects.finished(pod):
                 steps = self._fill(number, pod, draft)
@@ -114,7 +116,7 @@ class _Step:
                 before += pods.claims_kept(self.found, pod, number, self.view, condemned=False)
                 if self.in_order and (objects.deleting(pod) or not self.available(pod)):
                     return before, True
-        condemned = sorted(set(self.mine) - set(self.wanted), reverse=True)
+        condemned = sorted((number for number in self.mine if number not in self.wanted), reverse=True)
         for number in condemned:
             pod = self.mine[number]
             before += pods.claims_kept(self.found, pod, number, self.view, condemned=True)
@@ -171,10 +173,11 @@ class _Step:
         rolling = self._strategy.get("rollingUpdate") or {}
         asked = rolling.get("maxUnavailable", 1)
         most = max(common.amount(asked, pods.replicas(self.found), up=False), 1)
-        places = [self.mine[number] for number in self.wanted if number in self.mine]
-        left = most - sum(not self._counts(pod) for pod in places)
+        first = pods.start(self.found) + int(rolling.get("partition", 0))
+        places = [(number, self.mine[number]) for number in sorted(self.mine) if number in self.wanted]
+        left = most - sum(not self._counts(pod) for _, pod in places)
         update, steps = objects.name(self.update), []
-        for pod in reversed(places[int(rolling.get("partition", 0)) :]):
+        for pod in [pod for number, pod in reversed(places) if number >= first]:
             old, down = pods.revision_of(pod) != update, not self._counts(pod)
             if old and not objects.deleting(pod) and (down or left > 0):
                 steps.append(pods.deletion(self.found, pod))

@@ -221,6 +221,8 @@ async def _walk(nodes: int, bounds: tuple[Any, Any], walk: list[tuple[int, int]]
                 pod = waiting[which % len(waiting)]
                 move = w.kubelet.gone if objects.deleting(pod) else w.kubelet.run
                 await move(objects.name(pod))
+            elif action == 5:
+                w.restart()
             else:
                 await w.settle(plans=1 + which % 4)
         await w.live()

@@ -275,6 +275,8 @@ async def _walk(replicas: int, surge: Any, unavailable: Any, walk: list[tuple[in
                 pod = waiting[which % len(waiting)]
                 move = w.kubelet.gone if objects.deleting(pod) else w.kubelet.run
                 await move(objects.name(pod))
+            elif action == 5:
+                w.restart()
             else:
                 await w.settle(plans=1 + which % 4)
         await w.live()

@@ -88,6 +88,19 @@ async def test_pods_of_another_controller_are_left_alone() -> None:
         assert len(w.pods()) == 2
 
 
+async def test_a_pod_of_another_namespace_that_calls_itself_owned_is_a_strangers() -> None:
+    async with world() as w:
+        made = await w.create(REPLICA_SETS, workload(replicas=1))
+        await w.settle()
+        claim = {**objects.owner_reference(made)}
+        body = {"metadata": {"name": "intruder", "labels": {"app": "web"}, "ownerReferences": [claim]}}
+        await w.create(PODS, {**body, "spec": template()["spec"]}, "kube-public")
+        await w.patch(REPLICA_SETS, "web", {"spec": {"replicas": 0}})
+        await w.settle()
+        assert [objects.name(pod) for pod in w.pods()] == ["intruder"]
+        assert w.get(REPLICA_SETS, "web")["status"]["replicas"] == 0
+
+
 async def test_a_pod_counts_as_available_after_its_time() -> None:
     async with world() as w:
         await w.create(REPLICA_SETS, workload(replicas=1, minReadySeconds=30))

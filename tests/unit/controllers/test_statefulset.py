@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cuboid.controllers.common import MANY
 from cuboid.controllers.statefulset import StatefulSets
 from cuboid.kube import objects
 from cuboid.kube.client import PODS, REVISIONS, STATEFUL_SETS, VOLUME_CLAIMS
@@ -70,6 +71,13 @@ async def test_in_parallel_all_come_and_go_at_once() -> None:
         await w.patch(STATEFUL_SETS, "web", {"spec": {"replicas": 0}})
         await w.settle()
         assert w.pods() == []
+
+
+async def test_a_number_beyond_all_bounds_costs_one_step_at_a_time() -> None:
+    async with world() as w:
+        await w.create(STATEFUL_SETS, workload(replicas=2**31 - 1, podManagementPolicy="Parallel"))
+        await w.settle(plans=3)
+        assert len(w.select(PODS)) <= 2 * MANY
 
 
 async def test_the_highest_number_goes_first_and_the_next_waits_for_it() -> None:
@@ -239,6 +247,8 @@ async def _walk(replicas: int, unavailable: int, policy: str, walk: list[tuple[i
                 pod = waiting[which % len(waiting)]
                 move = w.kubelet.gone if objects.deleting(pod) else w.kubelet.run
                 await move(objects.name(pod))
+            elif action == 5:
+                w.restart()
             else:
                 await w.settle(plans=1 + which % 4)
         await w.live()
