@@ -13,7 +13,7 @@ from typing import Any
 from cuboid.kube import objects, selectors
 from cuboid.kube.client import Resource
 from cuboid.kube.controller.instructions import Absent, Create, Delete, Instruction, Patch, Plan, Tell, Together, Update
-from cuboid.kube.controller.view import Controller, Key
+from cuboid.kube.controller.view import Bytes, Controller, Key
 from cuboid.kube.patch import merge
 from cuboid.kube.selectors import Selector
 
@@ -44,7 +44,7 @@ class PlainView:
             if (not namespace or place[0] == namespace) and selectors.matches(labels, objects.labels(found[place]))
         ]
 
-    def owned(self, resource: Resource, uid: str) -> list[Object]:
+    def owned(self, resource: Resource, uid: str, maybe: Bytes | None = None) -> list[Object]:
         every = self.select(resource)
         return [one for one in every if any(r["uid"] == uid for r in one["metadata"].get("ownerReferences") or [])]
 

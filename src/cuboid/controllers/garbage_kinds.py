@@ -64,7 +64,7 @@ def suspects_of(registry: Registry) -> Suspects:
                 continue
             owners: set[str] = set()
             for entry in registry.of(kind):
-                if not owners.issuperset(entry.owners) or b'"deletionTimestamp":"' in entry.raw:
+                if not owners.issuperset(entry.owners) or b'"deletionTimestamp":"' in entry.value:
                     owners.update(entry.owners)
                     yield resource_of(kind), kind.from_storage(entry.object())
 

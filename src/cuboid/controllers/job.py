@@ -13,6 +13,7 @@ from cuboid.controllers import common, job_backoff
 from cuboid.controllers import job_pods as own
 from cuboid.controllers.job_policy import judge, success_met
 from cuboid.controllers.job_tally import Tally
+from cuboid.controllers.owning import owner_or_choosers
 from cuboid.kube import objects, selectors
 from cuboid.kube.client import JOBS, PODS
 from cuboid.kube.controller.instructions import (
@@ -27,12 +28,14 @@ from cuboid.kube.controller.instructions import (
     Together,
     Update,
 )
-from cuboid.kube.controller.view import Key, View, Watch, its_controller, itself
+from cuboid.kube.controller.view import Key, View, Watch, itself
 from cuboid.kube.objects import Raw
 from cuboid.lib.clock import parse_rfc3339, rfc3339
 from cuboid.lib.errors import CuboidError
 
 MANAGER = "kubernetes.io/job-controller"
+_TRACKING = own.TRACKING.encode()
+_ENDED = (b'"phase":"Succeeded"', b'"phase":"Failed"')
 _FINAL = {"SuccessCriteriaMet": "Complete", "FailureTarget": "Failed"}
 
 
@@ -47,7 +50,7 @@ class Ending:
 
 class Jobs:
     name = "job"
-    watches = (Watch(JOBS, itself, initial=True), Watch(PODS, its_controller("Job", "batch")))
+    watches = (Watch(JOBS, itself, initial=True), Watch(PODS, owner_or_choosers("Job", JOBS)))
 
     def plan(self, key: Key, view: View, now: float) -> Plan:
         job = view.get(JOBS, key.namespace, key.name)
@@ -69,12 +72,11 @@ def suspended(job: Raw) -> bool:
 
 
 def _claim(job: Raw, view: View) -> tuple[list[Object], list[Patch]]:
-    """Its pods, and what makes pods its own or no longer so. Only a selector that the user chose can match orphans: any
-    other names the uid of this very job."""
+    """Its pods, and what makes pods its own or no longer so."""
     uid, selector = objects.uid(job), objects.label_selector(job["spec"].get("selector")) or ()
     mine: list[Object] = []
     claims: list[Patch] = []
-    for pod in view.owned(PODS, uid):
+    for pod in view.owned(PODS, uid, None if _failures_matter(job) else _unfinished):
         ref = objects.controller(pod)
         if ref is None or ref["uid"] != uid:
             continue
@@ -82,11 +84,22 @@ def _claim(job: Raw, view: View) -> tuple[list[Object], list[Patch]]:
             mine.append(pod)
         else:
             claims.append(own.release(pod, job))
-    if job["spec"].get("manualSelector") and selector and not objects.deleting(job):
-        for pod in view.select(PODS, objects.namespace(job), selector):
-            if objects.controller(pod) is None and objects.active(pod):
-                claims.append(own.adopt(pod, job))
+    if selector and not objects.deleting(job):
+        orphans = view.orphans(PODS, objects.namespace(job), selector)
+        claims += [own.adopt(pod, job) for pod in orphans if objects.active(pod)]
     return mine, claims
+
+
+def _failures_matter(job: Raw) -> bool:
+    """Pods that failed and are counted: those in a row say how long the job waits."""
+    status, spec = job.get("status", {}), job["spec"]
+    some = status.get("failed") or (status.get("uncountedTerminatedPods") or {}).get("failed")
+    return bool(some or spec.get("podFailurePolicy")) and spec.get("backoffLimitPerIndex") is None
+
+
+def _unfinished(pod: bytes) -> bool:
+    """Of a job with thousands of pods most have ended and are counted: no word of them is needed."""
+    return _TRACKING in pod or not any(phase in pod for phase in _ENDED)
 
 
 def _plan(job: Object, tally: Tally, now: float) -> Plan:

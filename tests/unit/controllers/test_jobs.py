@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -12,7 +13,8 @@ from cuboid.controllers.job_pods import FAILURES, INDEX, TRACKING, index_of, tra
 from cuboid.controllers.ttl import FinishedJobs
 from cuboid.kube import objects
 from cuboid.kube.client import JOBS, PODS
-from cuboid.kube.controller.view import Key
+from cuboid.kube.controller.instructions import Plan
+from cuboid.kube.controller.view import Key, View
 from tests.harness.control import World, every_interrupted_point
 
 Object = dict[str, Any]
@@ -350,6 +352,42 @@ async def test_orphans_that_a_chosen_selector_matches_are_adopted_and_counted() 
         assert TRACKING in pod["metadata"]["finalizers"]
         await end_all(world)
         assert status(world)["succeeded"] == 1
+
+
+async def test_a_pod_that_fits_a_job_is_adopted_when_it_loses_its_owner() -> None:
+    async with World(make) as world:
+        await world.create(JOBS, job())
+        await world.live()
+        name = running(world)[0]
+        await world.patch(PODS, name, {"metadata": {"ownerReferences": None, "finalizers": None}})
+        await world.settle()
+        assert objects.controller(world.get(PODS, name))
+        assert running(world) == [name]
+
+
+async def test_pods_that_ended_and_are_counted_are_not_read_again() -> None:
+    read: list[int] = []
+
+    class Counting(Jobs):
+        def plan(self, key: Key, view: View, now: float) -> Plan:
+            owned = view.owned
+
+            def counted(*args: Any) -> list[Object]:
+                found = owned(*args)
+                read.append(len(found))
+                return found
+
+            with patch.object(view, "owned", counted):
+                return super().plan(key, view, now)
+
+    async with World(lambda: [Counting()]) as world:
+        await world.create(JOBS, job(completions=12, parallelism=2))
+        for _ in range(6):
+            await world.live()
+            await end_all(world)
+        assert said(world, "Complete")[0] == "True"
+        assert len(world.select(PODS)) == 12
+        assert max(read) <= 4
 
 
 async def test_a_job_that_somebody_else_manages_is_left_alone() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from cuboid.kube import objects, selectors
 from cuboid.kube.client import Client, Resource
 from cuboid.kube.controller.sources import Follower, tell
-from cuboid.kube.controller.view import Change
+from cuboid.kube.controller.view import Bytes, Change
 from cuboid.kube.informer import Informer
 from cuboid.kube.selectors import Selector
 from cuboid.lib.aio import TaskSet
@@ -72,7 +72,7 @@ class RemoteSource:
         ]
         return [copy.deepcopy(found[place]) for place in sorted(places)]
 
-    def owned(self, resource: Resource, uid: str) -> list[Object]:
+    def owned(self, resource: Resource, uid: str, maybe: Bytes | None = None) -> list[Object]:
         found = self._owned.get(resource, {}).get(uid, {})
         return [copy.deepcopy(found[place]) for place in sorted(found)]
 

@@ -14,7 +14,7 @@ from cuboid.kube import selectors
 from cuboid.kube.cache import Change as Cached
 from cuboid.kube.cache import Entry, Filter, ResourceCache, Watcher
 from cuboid.kube.client import Resource
-from cuboid.kube.controller.view import Change, View
+from cuboid.kube.controller.view import Bytes, Change, View
 from cuboid.kube.kind import Kind
 from cuboid.kube.registry import Registry
 from cuboid.kube.selectors import Selector
@@ -86,11 +86,11 @@ class LocalSource:
         kind, cache = found
         return [_object(kind, entry) for entry in cache.select(Filter(namespace, labels))]
 
-    def owned(self, resource: Resource, uid: str) -> list[Object]:
+    def owned(self, resource: Resource, uid: str, maybe: Bytes | None = None) -> list[Object]:
         if (found := self._cache(resource)) is None:
             return []
         kind, cache = found
-        return [_object(kind, entry) for entry in cache.owned(uid)]
+        return [_object(kind, entry) for entry in cache.owned(uid) if maybe is None or maybe(entry.value)]
 
     def orphans(self, resource: Resource, namespace: str, labels: Selector) -> list[Object]:
         if (found := self._cache(resource)) is None:

@@ -13,6 +13,7 @@ from cuboid.kube.controller.instructions import Plan
 from cuboid.kube.selectors import Selector
 
 Object = dict[str, Any]
+Bytes = Callable[[bytes], bool]
 
 
 class View(Protocol):
@@ -22,8 +23,11 @@ class View(Protocol):
         """In the order of namespace and name; "" for all namespaces."""
         ...
 
-    def owned(self, resource: Resource, uid: str) -> list[Object]:
-        """Those of which an owner reference (controller or not) names this uid. Indexed."""
+    def owned(self, resource: Resource, uid: str, maybe: Bytes | None = None) -> list[Object]:
+        """Those of which an owner reference (controller or not) names this uid. Indexed.
+
+        `maybe` sees the stored bytes, where there are such, and leaves out what need not be decoded.
+        """
         ...
 
     def orphans(self, resource: Resource, namespace: str, labels: Selector) -> list[Object]:
