@@ -23,7 +23,7 @@ Object = dict[str, Any]
 Raw = Mapping[str, Any]
 MOST = 1000
 """Addresses that the object holds; it says so when there are more."""
-PAUSE_PER_POD = 0.005
+PAUSE_PER_POD = 0.01
 """Seconds between two writes of an object that holds all pods, for each of them."""
 CAPACITY_NOTE = "endpoints.kubernetes.io/over-capacity"
 MANAGED_LABEL = "endpoints.kubernetes.io/managed-by"

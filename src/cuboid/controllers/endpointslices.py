@@ -20,7 +20,7 @@ from cuboid.kube.selectors import Requirement
 Object = dict[str, Any]
 Raw = Mapping[str, Any]
 MANAGER = "endpointslice-controller.k8s.io"
-PAUSE_PER_POD = 0.001
+PAUSE_PER_POD = 0.003
 """Seconds between two looks at the pods of a service, for each of them."""
 FEW = 50
 """Pods below which every change is followed at once."""

@@ -318,7 +318,7 @@ def test_a_burst_of_changes_of_a_large_service_is_followed_by_few_looks() -> Non
     view, controller = world(*(pod(n) for n in range(200))), EndpointSliceController()
     settle(controller, KEY, view, now=0.0)
     view.put(PODS, pod(200))
-    assert controller.plan(KEY, view, 0.05).again == pytest.approx(0.15)
+    assert controller.plan(KEY, view, 0.05).again == pytest.approx(0.55)
     assert controller.plan(KEY, view, 0.05).instructions == ()
-    settle(controller, KEY, view, now=0.3)
+    settle(controller, KEY, view, now=0.7)
     assert len(endpoints(view)) == 201
