@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
@@ -36,6 +38,24 @@ def _ignored(kind: Kind, sub: str) -> FieldSet:
     return _STATUS if kind.strategy.has_status else _NOTHING
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _shallow(function: Callable[P, R]) -> Callable[P, R]:
+    """Sets of fields are walked in depth; what is nested beyond all measure is the client's mistake."""
+
+    @functools.wraps(function)
+    def bounded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except RecursionError as error:
+            raise status.bad_request("the object is nested too deeply") from error
+
+    return bounded
+
+
+@_shallow
 def stamp_birth(kind: Kind, new: Object, options: WriteOptions, now: str, applied: Object | None) -> None:
     """Set `managedFields` of a new object: all is its creator's, or what was applied the applier's."""
     ignored = _ignored(kind, "")
@@ -50,6 +70,7 @@ def stamp_birth(kind: Kind, new: Object, options: WriteOptions, now: str, applie
         new["metadata"]["managedFields"] = managers.encode(found)
 
 
+@_shallow
 def stamp_change(kind: Kind, old: Object, new: Object, options: WriteOptions, sub: str, known: Managers | None) -> bool:
     """Set `managedFields` of a changed object. False: nothing changed but times, so nothing is to be written.
 
@@ -100,6 +121,7 @@ def check_applied(body: Any, options: WriteOptions) -> None:
         raise status.bad_request("metadata.managedFields must be nil")
 
 
+@_shallow
 def applied(kind: Kind, live: Object, config: Object, options: WriteOptions, sub: str, now: str) -> Applied:
     """The live object with a configuration merged in. ConflictError when others own what it changes."""
     identity = Identity(options.manager, managers.APPLY, kind.api_version, sub)

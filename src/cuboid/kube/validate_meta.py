@@ -21,6 +21,9 @@ def validate_meta(metadata: dict[str, Any], fields: Fields, rule: NameRule | Non
     validate_annotations(metadata.get("annotations", {}), "metadata.annotations", fields)
     for index, finalizer in enumerate(metadata.get("finalizers", [])):
         fields.all_invalid(f"metadata.finalizers[{index}]", finalizer, syntax.qualified_name(finalizer))
+    if {"orphan", "foregroundDeletion"} <= set(metadata.get("finalizers", [])):
+        detail = "finalizer orphan and foregroundDeletion cannot be both set"
+        fields.invalid("metadata.finalizers", metadata["finalizers"], detail)
     for index, owner in enumerate(metadata.get("ownerReferences", [])):
         _validate_owner(owner, f"metadata.ownerReferences[{index}]", fields)
 
@@ -63,7 +66,8 @@ def validate_meta_update(new: dict[str, Any], old: dict[str, Any], fields: Field
             fields.invalid(f"metadata.{key}", new.get(key), "field is immutable")
     added = set(new.get("finalizers", [])) - set(old.get("finalizers", []))
     if old.get("deletionTimestamp") and added:
+        listed = ", ".join(f'"{name}"' for name in sorted(added))
         fields.forbidden(
             "metadata.finalizers",
-            f"no new finalizers can be added if the object is being deleted, found new finalizers {sorted(added)}",
+            f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{listed}}}",
         )
