@@ -22,7 +22,7 @@ class PodSummary:
 
 def pod_summary(document: Raw) -> PodSummary:
     spec, status = document.get("spec", {}), document.get("status", {})
-    sidecars = {c["name"] for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"}
+    sidecars = {c.get("name", "") for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"}
     inits, mains = status.get("initContainerStatuses", []), status.get("containerStatuses", [])
     waiting_for = _init_reason(spec, inits, sidecars)
     counted = inits if waiting_for else [s for s in inits if s.get("name") in sidecars] + list(mains)

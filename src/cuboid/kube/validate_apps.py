@@ -172,4 +172,6 @@ def validate_replica_counts(status: Raw, fields: Fields, readiness: str = "ready
         if key in status and status[key] > replicas:
             fields.invalid(f"status.{key}", status[key], "cannot be greater than status.replicas")
     if status.get("availableReplicas", 0) > ready:
-        fields.invalid("status.availableReplicas", status["availableReplicas"], f"cannot be greater than {readiness}")
+        fields.invalid(
+            "status.availableReplicas", status.get("availableReplicas", 0), f"cannot be greater than {readiness}"
+        )

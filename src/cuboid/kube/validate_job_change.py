@@ -75,7 +75,7 @@ def validate_job_status(new: Raw, old: Raw, fields: Fields) -> None:
         if status.get(key, 0) < before.get(key, 0):
             fields.invalid(f"status.{key}", status.get(key, 0), f"cannot decrease the {key} counter")
     if status.get("ready", 0) > status.get("active", 0):
-        fields.invalid("status.ready", status["ready"], "cannot set more ready pods than active")
+        fields.invalid("status.ready", status.get("ready", 0), "cannot set more ready pods than active")
     _validate_uncounted(status.get("uncountedTerminatedPods", {}), fields)
     _validate_conditions(new, old, fields)
     _validate_times(new, old, fields)
