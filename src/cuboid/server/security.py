@@ -15,7 +15,8 @@ from cuboid.kube.registry import Registry, WriteOptions
 from cuboid.lib.aio import TaskSet
 from cuboid.server.audit import AuditLog
 from cuboid.server.authn.account_tokens import AccountTokens
-from cuboid.server.authn.authenticator import TokenAuthenticator
+from cuboid.server.authn.authenticator import Check, TokenAuthenticator
+from cuboid.server.authn.oidc import OidcTokens, Provider
 from cuboid.server.authn.signing import SigningKeys
 from cuboid.server.authn.tenant_tokens import TenantTokens
 from cuboid.server.authz.authorizer import Authorizer
@@ -69,7 +70,9 @@ async def make(registry: Registry, settings: ServerSettings, material: Material)
     await ensure_builtin(registry)
     await _publish(registry, material.authority.decode())
     accounts = AccountTokens(registry, material.keys, AUDIENCE)
-    checks = (material.tokens.check, TenantTokens(registry).check, accounts.check)
+    checks: list[Check] = [material.tokens.check, TenantTokens(registry).check, accounts.check]
+    if settings.oidc_issuer:
+        checks.append(OidcTokens(_provider(settings)).check)
     authenticator = TokenAuthenticator((AUDIENCE,), *checks)
     authorizer = Authorizer(policy, NodeRules(registry))
     options = Options(
@@ -82,6 +85,18 @@ async def make(registry: Registry, settings: ServerSettings, material: Material)
     size = settings.audit_mib << 20
     audit = AuditLog(material.data / "audit", size=size, kept=settings.audit_files) if size else None
     return Security(Gate(authenticator, authorizer), authenticator, authorizer, accounts, material.keys, audit)
+
+
+def _provider(settings: ServerSettings) -> Provider:
+    return Provider(
+        issuer=settings.oidc_issuer,
+        client_id=settings.oidc_client_id,
+        username_claim=settings.oidc_username_claim,
+        username_prefix=settings.oidc_username_prefix,
+        groups_claim=settings.oidc_groups_claim,
+        groups_prefix=settings.oidc_groups_prefix,
+        ca_file=settings.oidc_ca_file,
+    )
 
 
 async def _publish(registry: Registry, authority: str) -> None:

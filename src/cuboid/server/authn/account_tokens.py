@@ -83,7 +83,7 @@ class AccountTokens:
         """None for what this server did not sign. UnauthorizedError."""
         known = self._known.get(key := digest(token))
         if known is None:
-            if token.count(".") != 2 or _issuer_in(token) != self._issuer:
+            if token.count(".") != 2 or issuer_in(token) != self._issuer:
                 return None
             known = self._verified(token)
             self._known[key] = known
@@ -117,7 +117,7 @@ def _named(document: Raw) -> Object:
     return {"name": objects.name(document), "uid": objects.uid(document)}
 
 
-def _issuer_in(token: str) -> str:
+def issuer_in(token: str) -> str:
     """What a token says of itself, not believed yet."""
     try:
         middle = token.split(".")[1]
