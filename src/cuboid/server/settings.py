@@ -22,6 +22,8 @@ class ServerSettings:
     mount_account_tokens: bool = setting(
         False, why="put the token of its service account into every pod; the node agents must be able to fetch it"
     )
+    audit_mib: int = setting(64, unit="MiB", why="size of one file of the audit log; 0 for none")
+    audit_files: int = setting(5, why="older files of the audit log that are kept")
     tenant_node_ports: bool = setting(False, why="let tenants have Services of type NodePort: ports of this machine")
     body_limit: int = setting(3 * 1024 * 1024, unit="B", why="the limit of Kubernetes for one request body")
     request_seconds: float = setting(
