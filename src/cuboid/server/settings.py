@@ -24,6 +24,17 @@ class ServerSettings:
     )
     audit_mib: int = setting(64, unit="MiB", why="size of one file of the audit log; 0 for none")
     audit_files: int = setting(5, why="older files of the audit log that are kept")
+    oidc_issuer: str = setting("", why="https URL of an OpenID Connect provider whose users are let in; empty: none")
+    oidc_client_id: str = setting("", why="the audience that the provider's tokens must be for")
+    oidc_username_claim: str = setting("sub", why="the claim that is the user's name")
+    oidc_username_prefix: str = setting(
+        "", why="before the name; empty: the issuer and `#`, unless names are e-mail addresses; `-`: nothing"
+    )
+    oidc_groups_claim: str = setting("", why="the claim that lists the user's groups; empty: none are taken over")
+    oidc_groups_prefix: str = setting("", why="before each group's name")
+    oidc_ca_file: str = setting("", why="PEM file of the CA of the provider; empty: those of this machine")
+    audit_mib: int = setting(64, unit="MiB", why="size of one file of the audit log; 0 for none")
+    audit_files: int = setting(5, why="older files of the audit log that are kept")
     tenant_node_ports: bool = setting(False, why="let tenants have Services of type NodePort: ports of this machine")
     body_limit: int = setting(3 * 1024 * 1024, unit="B", why="the limit of Kubernetes for one request body")
     request_seconds: float = setting(
