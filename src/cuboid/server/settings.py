@@ -22,8 +22,6 @@ class ServerSettings:
     mount_account_tokens: bool = setting(
         False, why="put the token of its service account into every pod; the node agents must be able to fetch it"
     )
-    audit_mib: int = setting(64, unit="MiB", why="size of one file of the audit log; 0 for none")
-    audit_files: int = setting(5, why="older files of the audit log that are kept")
     oidc_issuer: str = setting("", why="https URL of an OpenID Connect provider whose users are let in; empty: none")
     oidc_client_id: str = setting("", why="the audience that the provider's tokens must be for")
     oidc_username_claim: str = setting("sub", why="the claim that is the user's name")
