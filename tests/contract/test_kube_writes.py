@@ -267,7 +267,8 @@ async def test_a_scale_is_read_put_patched_and_applied(client: Client) -> None:
     scale = await client.get(DEPLOYMENTS, "scaled", NS, sub="scale")
     assert (scale["kind"], scale["apiVersion"]) == ("Scale", "autoscaling/v1")
     assert scale["spec"] == {} and scale["status"] == {"replicas": 0, "selector": "app=scaled"}
-    put = await client.update(DEPLOYMENTS, {**scale, "spec": {"replicas": 0}}, sub="scale")
+    anyhow = {key: value for key, value in scale["metadata"].items() if key != "resourceVersion"}
+    put = await client.update(DEPLOYMENTS, {**scale, "metadata": anyhow, "spec": {"replicas": 0}}, sub="scale")
     assert put["metadata"]["uid"] == scale["metadata"]["uid"]
     patched = await client.patch(DEPLOYMENTS, "scaled", {"spec": {"replicas": 2}}, NS, form=MERGE, sub="scale")
     assert patched["spec"] == {"replicas": 2}
