@@ -28,6 +28,8 @@ DEFAULT_SECONDS = 40.0
 """Silence after which a node without a lease of its own length counts as lost."""
 STARTUP_SECONDS = 60.0
 """The same for a node that was made and has never said anything."""
+LOOK_SECONDS = 2.0
+"""A node that is heard of is looked at so often, so that a longer pause is known to be one of this process."""
 _CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
@@ -57,10 +59,12 @@ class NodeLifecycleController:
 
     def __init__(self, pods: PodsOn = by_looking) -> None:
         self._pods = pods
+        self._looked = 0.0  # when any node was looked at last
         self._heard: dict[str, _Heard] = {}
         self._all_lost = False
 
     def plan(self, key: Key, view: View, now: float) -> Plan:
+        self._mind_a_gap(now)
         node = view.get(NODES, "", key.name)
         if node is None:
             self._heard.pop(key.name, None)
@@ -74,7 +78,7 @@ class NodeLifecycleController:
         left = self._listen(node, lease, now) + patience - now
         draft = Draft()
         if left > 0:
-            draft.look_again(left)
+            draft.look_again(min(left, LOOK_SECONDS))
         elif readiness(node) != "Unknown":
             draft.add(*_silent(node, now))
             return draft.plan()  # its taints follow from that
@@ -82,6 +86,14 @@ class NodeLifecycleController:
             draft.add(*_unready_pods(self._pods(view, key.name), now))
         self._taint(node, nodes, left, patience, draft, now)
         return draft.plan()
+
+    def _mind_a_gap(self, now: float) -> None:
+        """Who was stopped itself, or had its clock moved, has heard nobody meanwhile: that time does not count."""
+        gap = now - self._looked
+        if self._looked and not -LOOK_SECONDS <= gap <= 2 * LOOK_SECONDS:
+            for heard in self._heard.values():
+                heard.at += gap
+        self._looked = now
 
     def _look(self, nodes: Iterable[Raw], now: float) -> None:
         """After a time without any node each gets its patience anew: they do not all come back in the same moment."""

@@ -178,6 +178,16 @@ async def test_after_a_time_without_a_server_every_node_gets_its_lease_anew() ->
         assert ready(world, "a") == "Unknown"
 
 
+async def test_a_process_that_stood_still_gives_up_nobody_for_it() -> None:
+    async with World(make) as world:
+        await cluster(world, "a", "b")
+        world.clock.advance(600)
+        await live(world, 4, "b")
+        assert ready(world, "a") == "True"
+        await live(world, 6, "b")
+        assert ready(world, "a") == "Unknown"
+
+
 async def test_nodes_are_given_up_two_at_a_time() -> None:
     async with World(make) as world:
         names = [f"n{n}" for n in range(10)]
