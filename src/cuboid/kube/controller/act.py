@@ -25,6 +25,8 @@ from cuboid.lib.log import get_log
 log = get_log(__name__)
 
 Object = dict[str, Any]
+WIDEST = 32
+"""Writes of a group at once: enough to share a commit, and other work of the event loop comes in between."""
 Written = list[tuple[Resource, Object]]
 """Objects as the server answered them, for who waits to see them."""
 
@@ -102,7 +104,7 @@ class Actor:
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
-            size *= 2
+            size = min(size * 2, WIDEST)
 
     async def _write(self, instruction: Create | Update | Patch, written: Written) -> None:
         client = self._client
