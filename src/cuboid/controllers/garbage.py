@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 from cuboid.controllers.garbage_judge import FOREGROUND, MOST, ORPHAN, Judge, arrange, finalizers, foreground, owners
-from cuboid.controllers.garbage_kinds import CollectedKinds, Suspects
+from cuboid.controllers.garbage_kinds import CollectedKinds, Holdings
 from cuboid.kube import objects
 from cuboid.kube.client import NAMESPACES, Resource
 from cuboid.kube.controller.instructions import NOTHING, Instruction, Object, Plan, Together
@@ -27,20 +27,20 @@ _EVERYTHING = Key("", "")
 
 
 class Garbage:
-    """`kinds` may grow: `watch` then gives what is to be followed beside `watches`. Without `suspects` all objects are
+    """`kinds` may grow: `watch` then gives what is to be followed beside `watches`. Without `holdings` all objects are
     looked at when it starts."""
 
     name = "garbage-collector"
 
-    def __init__(self, kinds: Kinds, suspects: Suspects | None = None) -> None:
+    def __init__(self, kinds: Kinds, holdings: Holdings | None = None) -> None:
         self.kinds = CollectedKinds(kinds)
-        self._suspects = suspects
+        self._holdings = holdings
         self._alive: OrderedDict[str, None] = OrderedDict()
         everything = Watch(NAMESPACES, _everything, initial=True)
-        self.watches = (*(self.watch(one) for one in self.kinds.resources()), *((everything,) if suspects else ()))
+        self.watches = (*(self.watch(one) for one in self.kinds.resources()), *((everything,) if holdings else ()))
 
     def watch(self, resource: Resource) -> Watch:
-        return Watch(resource, self._keys(resource), initial=self._suspects is None)
+        return Watch(resource, self._keys(resource), initial=self._holdings is None)
 
     # --- what wakes it -----------------------------------------------------------------------------------------------
 
@@ -49,7 +49,8 @@ class Garbage:
             new, old = change.new, change.old
             if change.type == "DELETED":
                 self._alive.pop(objects.uid(new), None)
-                yield Key("", f"uid/{objects.uid(new)}")
+                if self._holdings is None or self._holdings.owns(objects.uid(new)):
+                    yield Key("", f"uid/{objects.uid(new)}")
                 yield from self._held_up(new)
                 return
             if objects.deleting(new):
@@ -110,7 +111,7 @@ class Garbage:
         """A suspect that has to go is one of many: the others of its owners are looked at as well."""
         ending: list[Instruction] = []
         found: dict[str, tuple[Resource, Object]] = {}
-        for resource, document in self._suspects() if self._suspects is not None else ():
+        for resource, document in self._holdings.suspects() if self._holdings is not None else ():
             if objects.deleting(document):
                 ending += _of_object(judge, resource, document)
             elif judge.judge(resource, document).actions:

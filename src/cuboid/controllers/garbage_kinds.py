@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from cuboid.kube.client import Resource
 from cuboid.kube.controller.instructions import Object
@@ -10,8 +11,19 @@ from cuboid.kube.kind import Kind
 from cuboid.kube.kinds import Kinds
 from cuboid.kube.registry import Registry
 
-Suspects = Callable[[], Iterator[tuple[Resource, Object]]]
-"""Objects to look at when nothing is known: of each owner one dependent, and what is being deleted."""
+
+class Holdings(Protocol):
+    """What a cache of all objects can say cheaply."""
+
+    def suspects(self) -> Iterator[tuple[Resource, Object]]:
+        """Objects to look at when nothing is known: of each owner one dependent, and what is being deleted."""
+        ...
+
+    def owns(self, uid: str) -> bool:
+        """Whether some object names this one as its owner."""
+        ...
+
+
 _UNCOLLECTED = frozenset((("", "events"),))
 
 
@@ -54,18 +66,21 @@ def collected(kind: Kind) -> bool:
     return "delete" in kind.verbs and kind.stored_as not in _UNCOLLECTED
 
 
-def suspects_of(registry: Registry) -> Suspects:
-    """From the watch cache: nothing is decoded but what may be garbage. An object that is being deleted is known by its
-    bytes."""
+class CachedObjects:
+    """Of the watch cache: nothing is decoded but what may be garbage. What is being deleted is known by its bytes."""
 
-    def found() -> Iterator[tuple[Resource, Object]]:
-        for kind in registry.kinds.stored():
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def suspects(self) -> Iterator[tuple[Resource, Object]]:
+        for kind in self._registry.kinds.stored():
             if not collected(kind):
                 continue
             owners: set[str] = set()
-            for entry in registry.of(kind):
+            for entry in self._registry.of(kind):
                 if not owners.issuperset(entry.owners) or b'"deletionTimestamp":"' in entry.value:
                     owners.update(entry.owners)
                     yield resource_of(kind), kind.from_storage(entry.object())
 
-    return found
+    def owns(self, uid: str) -> bool:
+        return any(cache.owned(uid) for cache in self._registry.cache)

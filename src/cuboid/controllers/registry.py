@@ -15,7 +15,7 @@ from cuboid.controllers.endpointslice_mirror import EndpointSliceMirrorControlle
 from cuboid.controllers.endpointslices import EndpointSliceController
 from cuboid.controllers.expiry import EventExpiry
 from cuboid.controllers.garbage import Garbage
-from cuboid.controllers.garbage_kinds import suspects_of
+from cuboid.controllers.garbage_kinds import CachedObjects
 from cuboid.controllers.job import Jobs
 from cuboid.controllers.job_orphans import JobOrphans
 from cuboid.controllers.namespaces import NamespaceEnds
@@ -77,7 +77,7 @@ def chosen(*, embedded: bool, registry: Registry | None = None) -> list[Controll
         pods_on = by_looking if registry is None else in_cache(registry)
         found += [NodeLifecycleController(pods_on), TaintController(pods_on)]
     if embedded and registry is not None:
-        found += [Garbage(registry.kinds, suspects_of(registry)), NamespaceEnds(registry.kinds)]
+        found += [Garbage(registry.kinds, CachedObjects(registry)), NamespaceEnds(registry.kinds)]
         found.append(PodGarbage(Cached(registry)))
     elif embedded:
         found += [Garbage(Kinds()), NamespaceEnds(Kinds()), PodGarbage()]

@@ -6,7 +6,7 @@ from typing import Any
 
 from cuboid.controllers.garbage import Garbage
 from cuboid.controllers.garbage_judge import FOREGROUND
-from cuboid.controllers.garbage_kinds import resource_of, suspects_of
+from cuboid.controllers.garbage_kinds import CachedObjects, resource_of
 from cuboid.kube import objects
 from cuboid.kube.client import CONFIG_MAPS, NAMESPACES, PRIORITY_CLASSES, REPLICA_SETS, SECRETS, Resource
 from cuboid.kube.controller.instructions import Delete, Patch, Together
@@ -161,8 +161,8 @@ async def test_garbage_that_was_left_while_nobody_looked_is_found_by_suspicion()
         await thing(world, "waits", resource=SECRETS)
         await world.delete(CONFIG_MAPS, "owner")
         await world.delete(SECRETS, "waits", propagation="Foreground")
-        asked = suspects_of(world.registry)
-        assert len(list(asked())) == 2
+        asked = CachedObjects(world.registry)
+        assert len(list(asked.suspects())) == 2
         garbage = Garbage(world.registry.kinds, asked)
         plan = garbage.plan(Key("", ""), world.view, world.clock.now())
         groups = [item for item in plan.instructions if isinstance(item, Together)]
@@ -219,8 +219,8 @@ async def test_the_same_is_left_from_any_interrupted_point() -> None:
 async def test_the_same_is_left_when_only_suspects_are_looked_at_after_an_interruption() -> None:
     worlds: list[World] = []
 
-    def found() -> Any:
-        return suspects_of(worlds[-1].registry)()
+    def make_one() -> list[Garbage]:
+        return [Garbage(Kinds(), CachedObjects(worlds[-1].registry))]
 
     async def scenario(world: World) -> object:
         return await _mixed(world)
@@ -230,8 +230,8 @@ async def test_the_same_is_left_when_only_suspects_are_looked_at_after_an_interr
             worlds.append(self)
             return await super().__aenter__()
 
-    async with Last(lambda: [Garbage(Kinds(), found)]) as world:
+    async with Last(make_one) as world:
         expected, writes = await scenario(world), world.writes
     for point in range(1, writes + 1):
-        async with Last(lambda: [Garbage(Kinds(), found)], last_write=point) as world:
+        async with Last(make_one, last_write=point) as world:
             assert await scenario(world) == expected

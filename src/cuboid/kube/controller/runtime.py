@@ -116,6 +116,7 @@ class Runtime:
             else:
                 queue.done(key)
                 self.counts[controller.name, "done"] += 1
+            await asyncio.sleep(0)  # a plan without anything to do waits for nothing: others get their turn
 
     async def _once(self, controller: Controller, key: Key, queue: KeyQueue) -> None:
         began = time.perf_counter()
