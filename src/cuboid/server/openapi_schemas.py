@@ -42,10 +42,13 @@ def definitions(served: Iterable[Kind], more: Iterable[str], prefix: str) -> dic
     for kind in served:
         if kind.custom_schema is not None:
             found[definition_of(kind)] = _custom(kind, prefix)
-            found[list_of(kind)] = _custom_list(kind, prefix)
-            waiting += [META + "ObjectMeta", META + "ListMeta"]
         else:
-            waiting += [name for name in (kind.definition, list_of(kind)) if name in raw]
+            waiting.append(kind.definition)
+        if list_of(kind) in raw:
+            waiting.append(list_of(kind))
+        else:
+            found[list_of(kind)] = _list(kind, prefix)
+            waiting += [META + "ObjectMeta", META + "ListMeta"]
     while waiting:
         name = waiting.pop()
         if name not in found:
@@ -101,7 +104,7 @@ def _typed(prefix: str) -> dict[str, Any]:
     return fields
 
 
-def _custom_list(kind: Kind, prefix: str) -> dict[str, Any]:
+def _list(kind: Kind, prefix: str) -> dict[str, Any]:
     typed = _typed(prefix)
     metadata = {"$ref": f"{prefix}{META}ListMeta"}
     return {
