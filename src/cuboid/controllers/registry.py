@@ -10,6 +10,7 @@ from cuboid.controllers.cronjob import CronJobs
 from cuboid.controllers.daemonset import DaemonSets
 from cuboid.controllers.deployment import Deployments
 from cuboid.controllers.disruption import DisruptionController
+from cuboid.controllers.disruption_stale import StaleDisruption
 from cuboid.controllers.endpoints import EndpointsController
 from cuboid.controllers.endpointslice_mirror import EndpointSliceMirrorController
 from cuboid.controllers.endpointslices import EndpointSliceController
@@ -57,6 +58,7 @@ ALL: tuple[Row, ...] = (
     Row(EndpointSliceController),
     Row(EndpointSliceMirrorController),
     Row(DisruptionController),
+    Row(StaleDisruption),
     Row(QuotaController),
     Row(ServiceAccountController),
     Row(RootCaController),

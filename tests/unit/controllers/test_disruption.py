@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from cuboid.controllers.disruption import DisruptionController, budgets_of, scaled
+from cuboid.controllers.disruption_stale import StaleDisruption
+from cuboid.kube import objects
 from cuboid.kube.client import BUDGETS, DEFINITIONS, DEPLOYMENTS, PODS, REPLICA_SETS, STATEFUL_SETS, Resource
 from cuboid.kube.controller.view import Change, Key
 from cuboid.lib.clock import rfc3339
@@ -189,6 +191,24 @@ def test_a_pod_wakes_its_budgets_before_and_after_a_change_of_labels() -> None:
 @pytest.mark.parametrize(("value", "total", "expected"), [(3, 10, 3), ("25%", 10, 3), ("1%", 1, 1), ("0%", 5, 0)])
 def test_shares_are_rounded_up(value: int | str, total: int, expected: int) -> None:
     assert scaled(value, total) == expected
+
+
+async def test_a_pod_that_was_not_disrupted_after_all_is_no_longer_said_to_be() -> None:
+    async with World(lambda: [StaleDisruption()]) as world:
+        for name in ("stays", "leaves"):
+            spec = {"containers": [{"name": "c", "image": "i"}]}
+            await world.create(PODS, {"metadata": {"name": name}, "spec": spec})
+            await world.kubelet.run(name)
+            target = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(world.clock.now())}
+            conditions = [*world.get(PODS, name)["status"]["conditions"], target]
+            await world.patch(PODS, name, {"status": {"conditions": conditions}}, sub="status")
+        await world.delete(PODS, "leaves")
+        await world.advance(119)
+        assert objects.is_true(world.get(PODS, "stays"), "DisruptionTarget")
+        await world.advance(2)
+        assert not objects.is_true(world.get(PODS, "stays"), "DisruptionTarget")
+        assert objects.ready(world.get(PODS, "stays"))
+        assert objects.is_true(world.get(PODS, "leaves"), "DisruptionTarget")
 
 
 async def test_budgets_are_kept_from_every_interrupted_point_of_the_real_registry() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cuboid.controllers import endpointslice_plan
 from cuboid.controllers.endpoints import EndpointsController
 from cuboid.controllers.endpoints_pods import services_of
 from cuboid.controllers.endpointslice_mirror import EndpointSliceMirrorController
@@ -322,3 +326,29 @@ def test_a_burst_of_changes_of_a_large_service_is_followed_by_few_looks() -> Non
     assert controller.plan(KEY, view, 0.05).instructions == ()
     settle(controller, KEY, view, now=0.7)
     assert len(endpoints(view)) == 201
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["add", "drop", "flip"]), st.integers(0, 40)), max_size=40))
+def test_whatever_comes_and_goes_each_pod_is_in_one_slice_of_its_ports(changes: list[tuple[str, int]]) -> None:
+    view = world(svc=service(ports=[{"port": 80, "targetPort": "web"}]))
+    there: dict[int, bool] = {}
+    with patch.object(endpointslice_plan, "MOST", 4):
+        for what, number in changes:
+            if what == "drop":
+                there.pop(number, None)
+                view.drop(PODS, "ns", f"p{number}")
+            else:
+                there[number] = not there.get(number, False) if what == "flip" else True
+                view.put(PODS, pod(number, ready=there[number]))
+            view.log.clear()
+            settle(EndpointSliceController(), KEY, view)
+            assert len(view.log) <= 3, "one pod is at most a slice that goes, one that shrinks and one that comes"
+            found = endpoints(view)
+            assert {name: e["conditions"]["ready"] for name, e in found.items()} == {
+                f"p{n}": r for n, r in there.items()
+            }
+            for slice_ in slices(view):
+                assert len(slice_["endpoints"]) <= 4
+                for endpoint in slice_["endpoints"]:
+                    assert slice_["ports"][0]["port"] == 9000 + int(endpoint["targetRef"]["name"][1:]) % 2
