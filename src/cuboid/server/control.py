@@ -20,11 +20,14 @@ _USER = User("system:kube-controller-manager", (MASTERS, "system:authenticated")
 _SCHEDULER = User("system:kube-scheduler", (MASTERS, "system:authenticated"))
 
 
-def start(registry: Registry, tasks: TaskSet, *more: Controller) -> None:
-    """They end with `tasks`; `more` need something of the server. Nobody is elected: a store has one process."""
+def start(registry: Registry, tasks: TaskSet, *more: Controller, alone: bool = True) -> None:
+    """They end with `tasks`; `more` need something of the server. Nobody is elected: a store has one process.
+
+    Not `alone`, others do the work from processes of their own, all but `more`.
+    """
     client = LocalClient(registry, _USER, MANAGER)
     recorder = Recorder(client, MANAGER)
-    controllers = [*chosen(embedded=True, registry=registry), *more]
+    controllers = [*(chosen(embedded=True, registry=registry) if alone else ()), *more]
     runtime = Runtime(client, LocalSource(registry), recorder, controllers)
     tasks.start(recorder.run(), name="events")
     tasks.start(runtime.run(), name="controllers")
@@ -32,7 +35,8 @@ def start(registry: Registry, tasks: TaskSet, *more: Controller) -> None:
     for collector in controllers:
         if isinstance(collector, Garbage):
             tasks.start(follow_new_kinds(collector, runtime.follow), name="garbage-kinds")
-    tasks.start(_schedule(registry, tasks), name="scheduler")
+    if alone:
+        tasks.start(_schedule(registry, tasks), name="scheduler")
 
 
 async def _schedule(registry: Registry, tasks: TaskSet) -> None:

@@ -22,6 +22,11 @@ class ServerSettings:
     mount_account_tokens: bool = setting(
         False, why="put the token of its service account into every pod; the node agents must be able to fetch it"
     )
+    controllers: bool = setting(
+        True,
+        why="keep workloads and choose nodes in the server's process; without it, `python -m cuboid.controllers --all` "
+        "and `python -m cuboid.scheduler` do",
+    )
     oidc_issuer: str = setting("", why="https URL of an OpenID Connect provider whose users are let in; empty: none")
     oidc_client_id: str = setting("", why="the audience that the provider's tokens must be for")
     oidc_username_claim: str = setting("sub", why="the claim that is the user's name")
