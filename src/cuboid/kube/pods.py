@@ -13,6 +13,7 @@ from cuboid.kube.qos import qos_class
 from cuboid.kube.strategy import Object, Strategy
 from cuboid.kube.validate_pod import validate_pod_birth, validate_pod_spec
 from cuboid.kube.validate_pod_change import validate_pod_change
+from cuboid.kube.validate_pod_status import validate_pod_status
 from cuboid.lib.clock import rfc3339_micro
 
 DEFAULT_GRACE = 30
@@ -53,6 +54,12 @@ class PodStrategy(Strategy):
             self.validate_status(new, old, fields)
         else:
             super().validate_update(new, old, fields)
+
+    def validate_status(self, new: Object, old: Object, fields: Fields) -> None:
+        super().validate_status(new, old, fields)
+        status = new.get("status", {})
+        if status != old.get("status", {}):
+            validate_pod_status(status, fields)
 
     def grace_seconds(self, old: Object, asked: int | None) -> int | None:
         spec, status = old.get("spec", {}), old.get("status", {})

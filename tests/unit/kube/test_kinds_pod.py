@@ -213,3 +213,22 @@ def test_a_pod_that_is_debugged_can_still_be_changed() -> None:
     fields = Fields()
     POD.validate_update(new, old, fields)
     assert fields.errors == []
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        ({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "hostIP": "1.1.1.1", "hostIPs": [{"ip": "1.1.1.1"}], "conditions": [{"type": "cuboid.dev/Paused"}]}, ""),
+        ({"conditions": [{"type": "a b"}]}, 'status.conditions[0].Type: Invalid value: "a b": name part must consist of'),
+        ({"conditions": [{"type": "Ready", "observedGeneration": -1}]}, "status.conditions[0].observedGeneration: Invalid value: -1: must be a non-negative integer"),
+        ({"podIPs": [{"ip": "x"}]}, 'status.podIPs[0]: Invalid value: "x": must be a valid IP address'),
+        ({"hostIP": "1.1.1.1", "hostIPs": [{"ip": "1.1.1.2"}]}, 'status.hostIPs[0].ip: Invalid value: "1.1.1.2": must be equal to `hostIP`'),
+        ({"nominatedNodeName": "A"}, 'status.nominatedNodeName: Invalid value: "A": a lowercase RFC 1123 subdomain'),
+        ({"observedGeneration": -1}, "status.observedGeneration: Invalid value: -1: must be a non-negative integer"),
+    ],
+)  # fmt: skip
+def test_what_a_pod_may_say_of_itself(status: dict[str, Any], expected: str) -> None:
+    old, fields = pod(), Fields()
+    POD.validate_status({**old, "status": {**old["status"], **status}}, old, fields)
+    found = [str(error) for error in fields.errors]
+    assert (found == []) if not expected else any(expected in complaint for complaint in found), found
