@@ -94,6 +94,7 @@ class Garbage:
     def plan(self, key: Key, view: View, now: float) -> Plan:
         group, _, rest = key.name.partition("/")
         if key == _EVERYTHING:
+            self._alive.clear()  # the end of one of them may have been missed
             wanted = self._everything(Judge(self.kinds, view))
         elif group == "uid":
             judge = Judge(self.kinds, view, gone={rest})
@@ -140,7 +141,8 @@ def _key(resource: Resource, document: Raw) -> Key:
 
 
 def _everything(change: Change, view: View) -> Iterable[Key]:
-    return (_EVERYTHING,) if change.type == "ADDED" else ()
+    """At the start, from time to time, and when changes may have been missed."""
+    return (_EVERYTHING,) if change.old is None and change.type != "DELETED" else ()
 
 
 async def follow_new_kinds(garbage: Garbage, follow: Callable[[Garbage, Watch], None]) -> None:

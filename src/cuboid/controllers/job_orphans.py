@@ -33,8 +33,8 @@ def _of_job(change: Change, view: View) -> Iterable[Key]:
 
 
 def _whole(change: Change, view: View) -> Iterable[Key]:
-    """At the start all pods of jobs in a namespace are looked at: their jobs may have gone in the meantime."""
-    if change.type == "ADDED":
+    """At the start, and from time to time, all pods of jobs in a namespace: the end of a job may have been missed."""
+    if change.old is None and change.type != "DELETED":
         yield Key(objects.name(change.new), "")
 
 

@@ -46,7 +46,7 @@ class PodGarbage:
 
     name = "pod-garbage-collector"
     watches = (
-        Watch(NAMESPACES, lambda change, view: (_FINISHED, _LOST) if change.type == "ADDED" else (), initial=True),
+        Watch(NAMESPACES, lambda change, view: () if change.old else (_FINISHED, _LOST), initial=True),
         Watch(NODES, lambda change, view: (_LOST,) if change.type == "DELETED" else ()),
         Watch(PODS, lambda change, view: _unscheduled(change)),
     )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from cuboid.controllers.garbage import Garbage
 from cuboid.controllers.garbage_judge import FOREGROUND
 from cuboid.controllers.garbage_kinds import CachedObjects, resource_of
 from cuboid.kube import objects
 from cuboid.kube.client import CONFIG_MAPS, NAMESPACES, PRIORITY_CLASSES, REPLICA_SETS, SECRETS, Resource
-from cuboid.kube.controller.instructions import Delete, Patch, Together
-from cuboid.kube.controller.view import Key
+from cuboid.kube.controller.act import Actor, Failure
+from cuboid.kube.controller.instructions import Absent, Delete, Patch, Together
+from cuboid.kube.controller.view import Change, Key
 from cuboid.kube.kinds import Kinds
 from tests.harness.control import World, every_interrupted_point
+from tests.harness.plain_view import PlainView
 
 Object = dict[str, Any]
 CLASSES = PRIORITY_CLASSES
@@ -235,3 +239,33 @@ async def test_the_same_is_left_when_only_suspects_are_looked_at_after_an_interr
     for point in range(1, writes + 1):
         async with Last(make_one, last_write=point) as world:
             assert await scenario(world) == expected
+
+
+async def test_an_owner_that_only_the_view_does_not_show_yet_keeps_what_it_owns() -> None:
+    async with World() as world:
+        owner = await thing(world, "owner")
+        child = await thing(world, "child", ref(owner))
+        lagging = PlainView()
+        lagging.put(CONFIG_MAPS, child)
+        plan = Garbage(Kinds()).plan(Key("default", "/configmaps/child"), lagging, world.clock.now())
+        assert isinstance(plan.instructions[0], Absent)
+        with pytest.raises(Failure, match="configmaps owner is still there"):
+            await Actor(world.client, world).carry_out(plan)
+        assert names(world) == ["child", "owner"]
+
+
+async def test_owners_whose_end_was_missed_are_found_out_from_time_to_time() -> None:
+    async with World() as world:
+        owner = await thing(world, "owner")
+        child = await thing(world, "child", ref(owner))
+        garbage = Garbage(Kinds(), CachedObjects(world.registry))
+        (born,) = (watch.keys for watch in garbage.watches if watch.resource == CONFIG_MAPS)
+        assert not list(born(Change("ADDED", child), world.view))  # its owner is there, and is remembered
+        (sweep,) = (watch for watch in garbage.watches if watch.initial)
+        space = world.get(NAMESPACES, "default")
+        assert list(sweep.keys(Change("MODIFIED", space), world.view)) == [Key("", "")]
+        assert not list(sweep.keys(Change("MODIFIED", space, space), world.view))
+        await world.delete(CONFIG_MAPS, "owner")  # nobody tells
+        plan = garbage.plan(Key("", ""), world.view, world.clock.now())
+        assert any(isinstance(item, Together) for item in plan.instructions)
+        assert list(born(Change("ADDED", child), world.view))  # and is not believed in any more
