@@ -42,12 +42,19 @@ def in_namespace(kind: Kind) -> KeysOf:
     """The quotas of the namespace of an object that came, went, or takes another amount now."""
 
     def keys(change: Change, view: View) -> Iterable[Key]:
-        if change.type == "MODIFIED" and change.old is not None and usage(kind, change.old) == usage(kind, change.new):
+        if change.type == "MODIFIED" and change.old is not None and _as_before(kind, change.old, change.new):
             return
         for quota in view.select(QUOTAS, objects.namespace(change.new)):
             yield Key(objects.namespace(quota), objects.name(quota))
 
     return keys
+
+
+def _as_before(kind: Kind, old: Raw, new: Raw) -> bool:
+    """Most changes are of a status, and need no sums to be seen as none."""
+    if old.get("spec") == new.get("spec") and objects.finished(old) == objects.finished(new):
+        return kind.stored_as != ("", "persistentvolumeclaims") or old.get("status") == new.get("status")
+    return usage(kind, old) == usage(kind, new)
 
 
 class QuotaController:
