@@ -42,6 +42,7 @@ from cuboid.server.app import make_app
 from cuboid.server.backups import DATA, STORE_FILE, folder_of
 from cuboid.server.context import Context
 from cuboid.server.dns.serve import serving_names
+from cuboid.server.renewal import Renewal
 from cuboid.server.protocol import LimitedProtocol, LimitedWebSocket
 from cuboid.server.settings import ServerSettings
 
@@ -91,11 +92,15 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     port = listener.getsockname()[1]
     host = settings.advertise_host or _reachable(settings.host)
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    serving = tls.server_context(authority.server("server", _names(host)), authority.ca_file)
+    own = authority.server("server", _names(host))
+    serving = tls.server_context(own, authority.ca_file)
     authority.server("node", _names(host))  # for the node agent of this machine, which runs as root
     client_pair = authority.client("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
     material = security.Material.open(folder)
     context = tls.client_context(authority.ca_file, client_pair)
+    renewal = Renewal(authority.signer(), folder / DATA)
+    renewal.keep_fresh(serving, own)
+    renewal.keep_fresh(context, client_pair)
     _raise_file_limit()
     _hand_over(folder, settings.uid)
     store = _open(folder / STORE_FILE, settings)
@@ -105,7 +110,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in served_kinds.stored()})
         registry = Registry(store, cache, served_kinds)
         await namespaces.ensure_permanent(registry)
-        guarded = await security.make(registry, settings, material)
+        guarded = await security.make(registry, settings, material, renewal)
         served = Context(
             registry, settings, guarded, context, node_socket=paths.node_socket, boot_id=BOOT_ID.read_text().strip()
         )

@@ -21,6 +21,7 @@ from cuboid.server.authn.signing import SigningKeys
 from cuboid.server.authn.tenant_tokens import TenantTokens
 from cuboid.server.authz.authorizer import Authorizer
 from cuboid.server.gate import Gate
+from cuboid.server.renewal import Renewal
 from cuboid.server.settings import ServerSettings
 from cuboid.server.tls import Authority
 from cuboid.server.tokens import Tokens
@@ -53,17 +54,19 @@ class Security:
     accounts: AccountTokens
     keys: SigningKeys
     audit: AuditLog | None
+    renewal: Renewal
     audiences: tuple[str, ...] = (AUDIENCE,)
     """What tokens for this server are made for."""
 
     def start(self, tasks: TaskSet) -> None:
         """What goes on for as long as the server serves."""
         tasks.start(self.gate.keep(), name="gate")
+        tasks.start(self.renewal.keep(), name="certificates")
         if self.audit is not None:
             tasks.start(self.audit.keep(), name="audit")
 
 
-async def make(registry: Registry, settings: ServerSettings, material: Material) -> Security:
+async def make(registry: Registry, settings: ServerSettings, material: Material, renewal: Renewal) -> Security:
     """Reads what the registry has, and follows it from then on. The registry gets its admission."""
     policy = LivePolicy()
     policy.load(registry)
@@ -84,7 +87,7 @@ async def make(registry: Registry, settings: ServerSettings, material: Material)
     registry.admission = chain.make(registry, policy, authorizer.allows, options)
     size = settings.audit_mib << 20
     audit = AuditLog(material.data / "audit", size=size, kept=settings.audit_files) if size else None
-    return Security(Gate(authenticator, authorizer), authenticator, authorizer, accounts, material.keys, audit)
+    return Security(Gate(authenticator, authorizer), authenticator, authorizer, accounts, material.keys, audit, renewal)
 
 
 def _provider(settings: ServerSettings) -> Provider:

@@ -85,23 +85,59 @@ class Authority:
         usage: x509.ObjectIdentifier,
         names: x509.SubjectAlternativeName | None,
     ) -> None:
+        cert, key = self.signer().issue(common, group, usage, names)
+        write_atomic(pair.key, key, mode=0o600)
+        write_atomic(pair.cert, cert, mode=0o644)
+
+    def signer(self) -> Signer:
+        """The CA itself, for a process that may not read this folder later."""
         ca = x509.load_pem_x509_certificate(self.ca_file.read_bytes())
-        ca_key = serialization.load_pem_private_key((self.folder / "ca.key").read_bytes(), None)
-        if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        key = serialization.load_pem_private_key((self.folder / "ca.key").read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise InvalidError(f"{self.folder / 'ca.key'} is not an elliptic curve key")
+        return Signer(ca, key)
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Issues certificates, in memory."""
+
+    ca: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def issue(
+        self, common: str, group: str, usage: x509.ObjectIdentifier, names: x509.SubjectAlternativeName | None
+    ) -> tuple[bytes, bytes]:
+        """Certificate and key, PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common)]
         attributes += [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group)] if group else []
-        builder = _builder(x509.Name(attributes), ca.subject, key, LEAF_DAYS)
+        builder = _builder(x509.Name(attributes), self.ca.subject, key, LEAF_DAYS)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(sign_certs=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         builder = builder.add_extension(authority, critical=False)
         if names is not None:
             builder = builder.add_extension(names, critical=False)
-        write_atomic(pair.key, _pem_key(key), mode=0o600)
-        write_atomic(pair.cert, _pem(builder.sign(ca_key, hashes.SHA256())), mode=0o644)
+        return _pem(builder.sign(self.key, hashes.SHA256())), _pem_key(key)
+
+    def renewed(self, cert: bytes) -> tuple[bytes, bytes]:
+        """Another certificate for what this one (PEM) is for, with a new key."""
+        old = x509.load_pem_x509_certificate(cert)
+        rows = {row.oid: str(row.value) for row in old.subject}
+        usage = next(iter(old.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value))
+        try:
+            names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            names = None
+        return self.issue(rows[NameOID.COMMON_NAME], rows.get(NameOID.ORGANIZATION_NAME, ""), usage, names)
+
+
+def days_left(cert: bytes, now: datetime.datetime | None = None) -> float:
+    """Until a certificate (PEM) ends."""
+    left = x509.load_pem_x509_certificate(cert).not_valid_after_utc - (now or datetime.datetime.now(datetime.UTC))
+    return left / datetime.timedelta(days=1)
 
 
 def server_context(pair: Pair, clients: Path | None = None) -> ssl.SSLContext:
