@@ -51,9 +51,10 @@ class VolumeReclaimer:
         if objects.deleting(volume):
             return _leaving(volume, claim, view)
         finalizers = volume["metadata"].get("finalizers") or []
-        if provision.PROTECTION not in finalizers:
-            metadata = {**volume["metadata"], "finalizers": [*finalizers, provision.PROTECTION]}
-            return Plan((Update(VOLUMES, {**volume, "metadata": metadata}),))
+        wanted = [item for item in finalizers if item != provision.DATA_FINALIZER or _policy(volume) == "Delete"]
+        wanted += [] if provision.PROTECTION in wanted else [provision.PROTECTION]
+        if wanted != finalizers:
+            return Plan((Update(VOLUMES, {**volume, "metadata": {**volume["metadata"], "finalizers": wanted}}),))
         if not (volume["spec"].get("claimRef") or {}).get("uid"):
             return _phase(volume, "Available")
         if claim is None:
@@ -62,6 +63,10 @@ class VolumeReclaimer:
         if bound_to == key.name:
             return _phase(volume, "Bound")
         return _unneeded(volume) if bound_to else _phase(volume, objects.phase(volume) or "Available")
+
+
+def _policy(volume: Raw) -> str:
+    return str(volume["spec"].get("persistentVolumeReclaimPolicy", "Retain"))
 
 
 def _claim(volume: Raw, view: View) -> Object | None:
@@ -84,8 +89,7 @@ def _phase(volume: Object, phase: str, message: str = "", *more: Tell | Delete) 
 
 def _reclaim(volume: Object) -> Plan:
     """Its claim is gone."""
-    policy = volume["spec"].get("persistentVolumeReclaimPolicy", "Retain")
-    name = objects.name(volume)
+    policy, name = _policy(volume), objects.name(volume)
     if policy == "Retain":
         return _phase(volume, "Released")
     if policy == "Delete" and provision.is_ours(volume) and match.hostnames(volume):
@@ -109,7 +113,7 @@ def _delete(volume: Object) -> Plan:
 def _unneeded(volume: Object) -> Plan:
     """Its claim has taken another one meanwhile."""
     notes, name = objects.notes(volume), objects.name(volume)
-    if provision.PROVISIONED_BY in notes and volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete":
+    if provision.PROVISIONED_BY in notes and _policy(volume) == "Delete":
         return Plan((Delete(VOLUMES, name, uid=objects.uid(volume)),))
     spec = {key: value for key, value in volume["spec"].items() if key != "claimRef"}
     if provision.BOUND_BY_CONTROLLER not in notes:
@@ -125,7 +129,7 @@ def _leaving(volume: Object, claim: Raw | None, view: View) -> Plan:
     let_go = set()
     if not in_use:
         let_go.add(provision.PROTECTION)
-        if not any(_exists(host, view) for host in match.hostnames(volume)):
+        if _policy(volume) != "Delete" or not any(_exists(host, view) for host in match.hostnames(volume)):
             let_go.add(provision.DATA_FINALIZER)
     kept = [item for item in finalizers if item not in let_go]
     if kept == finalizers:

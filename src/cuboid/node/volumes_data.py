@@ -34,8 +34,10 @@ def is_here(volume: Mapping[str, Any], node: str) -> bool:
 
 
 def to_remove(volume: Mapping[str, Any], node: str) -> bool:
+    """Not of one that is to be retained: then only the object goes."""
     held = VOLUME_DATA in (volume["metadata"].get("finalizers") or [])
-    return held and objects.deleting(volume) and is_here(volume, node)
+    meant = volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
+    return held and meant and objects.deleting(volume) and is_here(volume, node)
 
 
 class VolumeData:

@@ -270,6 +270,28 @@ async def test_a_retained_volume_is_released_and_not_given_to_the_next() -> None
         assert bound(world) == "one"
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_volume_that_is_to_be_retained_after_all_keeps_its_data_whoever_deletes_it(when: str) -> None:
+    async with World(make) as world:
+        await standard(world, "a")
+        await claim(world)
+        await select(world, "a")
+        name = bound(world)
+        if when == "before":
+            await world.patch(VOLUMES, name, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
+            await world.settle()
+            assert DATA_FINALIZER not in world.get(VOLUMES, name, "")["metadata"]["finalizers"]
+        await world.delete(VOLUME_CLAIMS, "data")
+        await world.settle()
+        if when == "after":  # it is being deleted, and its node has not removed the data yet
+            await world.patch(VOLUMES, name, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
+        else:
+            assert volume_phase(world, name) == "Released"
+            await world.delete(VOLUMES, name)
+        await world.settle()
+        assert not _exists(world, name)
+
+
 async def test_a_volume_that_nobody_can_delete_has_failed() -> None:
     async with World(make) as world:
         await volume(world, "one", persistentVolumeReclaimPolicy="Delete")

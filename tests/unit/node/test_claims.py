@@ -232,8 +232,12 @@ async def test_a_volume_that_never_had_data_and_one_of_an_earlier_life_of_the_ag
         stored(),
         stored("b", deletionTimestamp="x"),
         stored(deletionTimestamp="x", finalizers=["kubernetes.io/pv-protection"]),
-        {**stored(deletionTimestamp="x"), "spec": {"nfs": {}}},
-        {**stored(deletionTimestamp="x"), "spec": {**NAMED}},
+        {**stored(deletionTimestamp="x"), "spec": {"nfs": {}, "persistentVolumeReclaimPolicy": "Delete"}},
+        {
+            **stored(deletionTimestamp="x"),
+            "spec": {**stored()["spec"], "persistentVolumeReclaimPolicy": "Retain"},
+        },
+        {**stored(deletionTimestamp="x"), "spec": {**NAMED, "persistentVolumeReclaimPolicy": "Delete"}},
     ],
 )
 def test_other_volumes_are_left_alone(given: Raw) -> None:
