@@ -155,6 +155,8 @@ def test_a_pod_is_bound_by_its_namespace_too(http: httpx.Client) -> None:
     assert http.get(f"{PODS}/by-namespace").json()["spec"]["nodeName"] == "n1"
     assert http.post(path, json={"target": {"name": "n1"}}).status_code == 400
     assert http.get(path).status_code == 405
+    rows = {row["name"]: row["verbs"] for row in http.get("/api/v1").json()["resources"]}
+    assert rows["bindings"] == ["create"]
 
 
 def test_a_collection_is_deleted_by_selector_with_options(http: httpx.Client) -> None:

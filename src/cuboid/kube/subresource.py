@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cuboid.kube import binding, eviction, namespaces, scale, status
+from cuboid.kube import binding, bodies, eviction, namespaces, scale, status
 from cuboid.kube.kind import Kind
 from cuboid.kube.registry import Registry, WriteOptions
 from cuboid.kube.subwrites import WHOLE
@@ -60,8 +60,9 @@ async def update(
     if sub == scale.SUB:
         return await scale.update(registry, kind, namespace, name, body, options)
     if sub == "finalize":
-        finalizers = body.get("spec", {}).get("finalizers", []) if isinstance(body, dict) else []
-        return await namespaces.set_finalizers(registry, name, finalizers)
+        asked, _ = bodies.decode(kind, body, options)
+        bodies.name(asked, name)
+        return await namespaces.set_finalizers(registry, name, asked.get("spec", {}).get("finalizers", []))
     if sub not in WHOLE:
         raise status.method_not_allowed()
     return (await registry.update(kind, namespace, name, body, options, sub)).object

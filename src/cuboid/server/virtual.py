@@ -25,6 +25,7 @@ def _review(group: str, kind: str, *, namespaced: bool = False) -> Virtual:
 
 
 VIRTUAL = (
+    Virtual("", "v1", "Binding", "bindings", True, ("create",), "io.k8s.api.core.v1.Binding"),
     _review("authentication", "SelfSubjectReview"),
     _review("authentication", "TokenReview"),
     _review("authorization", "LocalSubjectAccessReview", namespaced=True),
