@@ -36,7 +36,8 @@ class CronJobs:
         if owner is None:
             return NOTHING
         uid = objects.uid(owner)
-        jobs = [job for job in view.owned(JOBS, uid) if (objects.controller(job) or {}).get("uid") == uid]
+        mine = (job for job in view.owned(JOBS, uid) if (objects.controller(job) or {}).get("uid") == uid)
+        jobs = [job for job in mine if objects.namespace(job) == key.namespace]
         draft = Draft()
         status = _observed(owner, jobs, draft)
         if not objects.deleting(owner):

@@ -35,7 +35,7 @@ class Garbage:
     def __init__(self, kinds: Kinds, holdings: Holdings | None = None) -> None:
         self.kinds = CollectedKinds(kinds)
         self._holdings = holdings
-        self._alive: OrderedDict[str, None] = OrderedDict()
+        self._alive: OrderedDict[str, tuple[Resource, str, str]] = OrderedDict()  # by uid, where it is
         everything = Watch(NAMESPACES, _everything, initial=True)
         self.watches = (*(self.watch(one) for one in self.kinds.resources()), *((everything,) if holdings else ()))
 
@@ -75,16 +75,17 @@ class Garbage:
 
     def _owners_live(self, resource: Resource, document: Object, view: View) -> bool:
         """Cheap for the many objects of one owner. An owner that goes after this is heard of."""
-        if all(ref["uid"] in self._alive for ref in owners(document)):
-            return True
         for ref in owners(document):
             kind = self.kinds.find(ref["apiVersion"], ref["kind"])
             if kind is None or (resource.cluster and not kind.cluster):
                 return False
-            owner = view.get(kind, "" if kind.cluster else objects.namespace(document), ref["name"])
+            place = (kind, "" if kind.cluster else objects.namespace(document), ref["name"])
+            if self._alive.get(ref["uid"]) == place:
+                continue
+            owner = view.get(*place)
             if owner is None or objects.uid(owner) != ref["uid"] or objects.deleting(owner):
                 return False
-            self._alive[ref["uid"]] = None
+            self._alive[ref["uid"]] = place
             if len(self._alive) > ALIVE:
                 self._alive.popitem(last=False)
         return True

@@ -70,7 +70,15 @@ class Judge:
         self._owners: dict[tuple[Resource, str, str], Object | None] = {}
 
     def dependents(self, uid: str) -> list[Owned]:
+        """All that call this one their owner, rightly or not."""
         return [(one, found) for one in self._kinds.resources() for found in self._view.owned(one, uid)]
+
+    def _below(self, resource: Resource, document: Object) -> list[Owned]:
+        """What an object owns. Nobody in another namespace can hold it up."""
+        found = self.dependents(objects.uid(document))
+        if resource.cluster:
+            return found
+        return [one for one in found if objects.namespace(one[1]) == objects.namespace(document)]
 
     def judge(self, resource: Resource, document: Object) -> Verdict:
         """What is to be done to an object because of its owners."""
@@ -83,22 +91,21 @@ class Judge:
         actions: tuple[Patch | Delete, ...] = (_delete(resource, document, _policy(document)),)
         if refs.solid:
             actions = (_patch(resource, document, ownerReferences=refs.solid),)
-        elif refs.waiting and (below := self.dependents(objects.uid(document))):
+        elif refs.waiting and (below := self._below(resource, document)):
             actions = _foreground(resource, document, below)
         return Verdict(tuple(refs.absent), told, actions)
 
     def _classify(self, resource: Resource, document: Object) -> _Refs:
         refs, namespace = _Refs(), objects.namespace(document)
         for ref in owners(document):
-            if ref["uid"] in self._gone:
-                refs.dangling.append(ref)
-                continue
             kind = self._kinds.find(ref["apiVersion"], ref["kind"])
-            if kind is None:  # of a kind that is not served: nobody can say whether it exists
-                refs.solid.append(ref)
-            elif resource.cluster and not kind.cluster:
+            if kind is not None and resource.cluster and not kind.cluster:
                 refs.solid.append(ref)
                 refs.misplaced.append(ref)
+            elif ref["uid"] in self._gone:
+                refs.dangling.append(ref)
+            elif kind is None:  # of a kind that is not served: nobody can say whether it exists
+                refs.solid.append(ref)
             else:
                 self._look(kind, "" if kind.cluster else namespace, ref, refs)
         return refs
@@ -133,7 +140,7 @@ class Judge:
     def orphan(self, resource: Resource, document: Object) -> list[Instruction]:
         """Those that it owns are told so, and then it may go."""
         uid, wanted = objects.uid(document), list[Patch]()
-        for kind, found in self.dependents(uid):
+        for kind, found in self._below(resource, document):
             kept = [ref for ref in owners(found) if ref["uid"] != uid]
             wanted.append(_patch(kind, found, ownerReferences=kept or None))
         told: list[Instruction] = [Together(tuple(wanted[:MOST]))] if wanted else []
@@ -141,8 +148,7 @@ class Judge:
 
     def end(self, resource: Resource, document: Object) -> list[Instruction]:
         """What it owns goes first; none of those that hold it up is left when it may go itself."""
-        uid = objects.uid(document)
-        below = self.dependents(uid)
+        uid, below = objects.uid(document), self._below(resource, document)
         if not any(_blocks(found, uid) for _, found in below):
             return [_without(resource, document, FOREGROUND)]
         return arrange(self.judge(*one) for one in below)

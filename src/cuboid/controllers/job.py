@@ -78,8 +78,8 @@ def _claim(job: Raw, view: View) -> tuple[list[Object], list[Patch]]:
     claims: list[Patch] = []
     for pod in view.owned(PODS, uid, None if _failures_matter(job) else _unfinished):
         ref = objects.controller(pod)
-        if ref is None or ref["uid"] != uid:
-            continue
+        if ref is None or ref["uid"] != uid or objects.namespace(pod) != objects.namespace(job):
+            continue  # whoever calls it its own from another namespace
         if selectors.matches(selector, objects.labels(pod)) or objects.deleting(job):
             mine.append(pod)
         else:

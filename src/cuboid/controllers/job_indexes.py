@@ -42,6 +42,18 @@ class Indexes:
     def union(self, other: Indexes) -> Indexes:
         return Indexes(_merged([*self.spans, *other.spans]))
 
+    def shared(self, other: Indexes) -> int:
+        """How many are in both; what it costs does not grow with how many they are."""
+        count, mine, theirs = 0, 0, 0
+        while mine < len(self.spans) and theirs < len(other.spans):
+            (first, last), (low, high) = self.spans[mine], other.spans[theirs]
+            count += max(0, min(last, high) - max(first, low) + 1)
+            if last < high:
+                mine += 1
+            else:
+                theirs += 1
+        return count
+
     def missing(self, completions: int) -> Iterator[int]:
         """Those below `completions` that are not in it, in rising order."""
         at = 0

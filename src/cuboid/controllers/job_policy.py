@@ -68,14 +68,9 @@ def success_met(policy: Raw | None, completions: int, succeeded: Indexes) -> str
     """The message about the first rule of a successPolicy that is met, "" for none."""
     for number, rule in enumerate((policy or {}).get("rules") or []):
         wanted = Indexes.parse(rule["succeededIndexes"], completions) if rule.get("succeededIndexes") else None
-        have = len(succeeded) if wanted is None else sum(index in succeeded for index in _members(wanted))
+        have = len(succeeded) if wanted is None else succeeded.shared(wanted)
         count = rule.get("succeededCount")
         need = count if count is not None else len(wanted) if wanted is not None else None
         if need is not None and have >= need:
             return f"Matched rules at index {number}"
     return ""
-
-
-def _members(indexes: Indexes) -> Iterable[int]:
-    for first, last in indexes.spans:
-        yield from range(first, last + 1)

@@ -140,11 +140,13 @@ async def test_an_object_of_the_cluster_may_own_what_is_in_a_namespace_but_not_t
         below = await thing(world, "below")
         await thing(world, "wrong", ref(below), resource=CLASSES)
         await world.settle()
+        await world.delete(CONFIG_MAPS, "below")
+        await world.settle()
         assert "wrong" in names(world, CLASSES)
         assert "OwnerRefInvalidNamespace" in world.reasons()
         await world.delete(CLASSES, "above")
         await world.settle()
-        assert names(world) == ["below"]
+        assert not names(world)
 
 
 async def test_an_owner_in_another_namespace_is_told_and_is_no_owner() -> None:
@@ -155,6 +157,20 @@ async def test_an_owner_in_another_namespace_is_told_and_is_no_owner() -> None:
         await world.settle()
         assert names(world) == ["owner"]
         assert [event.name for event in world.told if event.reason == "OwnerRefInvalidNamespace"] == ["child"]
+
+
+async def test_nobody_in_another_namespace_holds_up_an_owner_or_stays_by_its_name() -> None:
+    async with World(make) as world:
+        await world.create(NAMESPACES, {"metadata": {"name": "far"}})
+        owner = await thing(world, "owner")
+        await thing(world, "child", ref(owner))  # so that the owner is known
+        await world.settle()
+        await thing(world, "claims", ref(owner), namespace="far", finalizers=["example.com/wait"])
+        await world.settle()
+        assert objects.deleting(world.get(CONFIG_MAPS, "claims", "far"))
+        await world.delete(CONFIG_MAPS, "owner", propagation="Foreground")
+        await world.settle()
+        assert names(world) == ["claims"]
 
 
 async def test_garbage_that_was_left_while_nobody_looked_is_found_by_suspicion() -> None:

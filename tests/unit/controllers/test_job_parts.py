@@ -45,6 +45,7 @@ def test_indexes_are_sets(some: set[int], more: set[int]) -> None:
     both = some | more
     assert [number for number in range(61) if number in found] == sorted(both)
     assert len(found) == len(both)
+    assert Indexes().including(some).shared(Indexes().including(more)) == len(some & more)
     assert list(found.missing(61)) == sorted(set(range(61)) - both)
     assert Indexes.parse(str(found), 61) == found
 
@@ -112,6 +113,14 @@ def test_the_words_about_a_condition() -> None:
 def test_when_enough_succeeded(rule: Object, succeeded: str, met: bool) -> None:
     found = success_met(rules({"succeededCount": 99}, rule), 10, Indexes.parse(succeeded, 10))
     assert found == ("Matched rules at index 1" if met else "")
+
+
+def test_two_thousand_million_indexes_cost_no_more_than_two() -> None:
+    completions = 2**31 - 1
+    rule = {"succeededIndexes": f"0-{completions - 1}", "succeededCount": 3}
+    found = Indexes.parse("1,5", completions)
+    assert not success_met(rules(rule), completions, found)
+    assert success_met(rules(rule), completions, found.including([completions - 1]))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from cuboid.controllers.job_orphans import JobOrphans
 from cuboid.controllers.job_pods import FAILURES, INDEX, TRACKING, index_of, tracked
 from cuboid.controllers.ttl import FinishedJobs
 from cuboid.kube import objects
-from cuboid.kube.client import JOBS, PODS
+from cuboid.kube.client import JOBS, NAMESPACES, PODS
 from cuboid.kube.controller.instructions import Plan
 from cuboid.kube.controller.view import Key, View
 from tests.harness.control import World, every_interrupted_point
@@ -388,6 +388,26 @@ async def test_pods_that_ended_and_are_counted_are_not_read_again() -> None:
         assert said(world, "Complete")[0] == "True"
         assert len(world.select(PODS)) == 12
         assert max(read) <= 4
+
+
+async def test_a_pod_of_another_namespace_that_calls_itself_owned_is_a_strangers() -> None:
+    async with World(make) as world:
+        made = await world.create(JOBS, job())
+        body = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "x"}]}
+        metadata = {
+            "name": "stranger",
+            "labels": made["spec"]["template"]["metadata"]["labels"],
+            "finalizers": [TRACKING],
+            "ownerReferences": [objects.owner_reference(made)],
+        }
+        await world.create(NAMESPACES, {"metadata": {"name": "far"}})
+        await world.create(PODS, {"metadata": metadata, "spec": body}, "far")
+        await world.live()
+        await world.kubelet.finish("stranger", "far")
+        await world.live()
+        assert len(world.pods("default")) == 1
+        assert "succeeded" not in status(world)
+        assert tracked(world.get(PODS, "stranger", "far"))
 
 
 async def test_a_job_that_somebody_else_manages_is_left_alone() -> None:
