@@ -17,6 +17,8 @@ Place = tuple[str, str]
 GROUP = "rbac.authorization.k8s.io"
 USERS = 2_000
 """Users whose tables are kept made up."""
+ANSWERS = 256
+"""Of one user."""
 _EVERYTHING = Table([Rule(("*",), ("*",), ("*",)), Rule(("*",), urls=("*",))])
 
 
@@ -37,21 +39,26 @@ class _ClusterRole:
 
 
 class Grants:
-    """What one user has: a table for the cluster and one for each namespace that a binding is in."""
+    """What one user has: tables for the cluster, and for each namespace that a binding is in. Answers are kept."""
 
     def __init__(self) -> None:
-        self.cluster = Table()
-        self.spaces: dict[str, Table] = {}
+        self.cluster: list[Table] = []
+        self.spaces: dict[str, list[Table]] = {}
+        self._answers: dict[tuple[str, str, str, str, str, str, str], bool] = {}
 
-    def tables(self, namespace: str) -> tuple[Table, ...]:
-        here = self.spaces.get(namespace) if namespace else None
-        return (self.cluster,) if here is None else (self.cluster, here)
+    def tables(self, namespace: str) -> list[Table]:
+        return [*self.cluster, *(self.spaces.get(namespace, ()) if namespace else ())]
 
     def allows(self, wanted: Attributes) -> bool:
-        if self.cluster.allows(wanted):
-            return True
-        here = self.spaces.get(wanted.namespace) if wanted.namespace else None
-        return here is not None and here.allows(wanted)
+        key = (
+            wanted.verb, wanted.resource, wanted.sub, wanted.namespace, wanted.name, wanted.group, wanted.path,
+        )  # fmt: skip
+        found = self._answers.get(key)
+        if found is None:
+            if len(self._answers) >= ANSWERS:
+                self._answers.clear()
+            found = self._answers[key] = any(table.allows(wanted) for table in self.tables(wanted.namespace))
+        return found
 
 
 class Policy:
@@ -62,6 +69,7 @@ class Policy:
         self._cluster_roles: dict[str, _ClusterRole] = {}
         self._bindings: dict[Place, Binding] = {}
         self._by_subject: dict[str, dict[Place, Binding]] = {}
+        self._tables: dict[Place, Table] = {}  # of roles, shared by all who have them
         self._grants: dict[tuple[str, tuple[str, ...]], Grants] = {}
         self.version = 0
         """Grows with every change."""
@@ -85,6 +93,8 @@ class Policy:
     def _forget(self, kind: str, place: Place) -> None:
         self.version += 1
         self._grants.clear()
+        if kind in ("Role", "ClusterRole"):
+            self._tables.clear()
         if kind == "Role":
             self._roles.pop(place, None)
         elif kind == "ClusterRole":
@@ -114,9 +124,15 @@ class Policy:
         grants = Grants()
         for binding in self._bindings_of(user):
             namespace = binding.place[0]
-            table = grants.spaces.setdefault(namespace, Table()) if namespace else grants.cluster
-            table.add(self.role(binding.role))
+            tables = grants.spaces.setdefault(namespace, []) if namespace else grants.cluster
+            tables.append(self._table(binding.role))
         return grants
+
+    def _table(self, role: Place) -> Table:
+        found = self._tables.get(role)
+        if found is None:
+            found = self._tables[role] = Table(self.role(role))
+        return found
 
     def _bindings_of(self, user: User) -> Iterator[Binding]:
         for subject in (f"User:{user.name}", *(f"Group:{group}" for group in user.groups)):
@@ -141,15 +157,15 @@ class Policy:
             if any(selectors.matches(wanted, row.labels) for wanted in found.gathers):
                 yield from self._gathered(other, seen)
 
-    def tables(self, user: User, namespace: str) -> tuple[Table, ...]:
+    def tables(self, user: User, namespace: str) -> list[Table]:
         """What the user has in a namespace, or with "" in the cluster."""
-        return (_EVERYTHING,) if MASTERS in user.groups else self.grants(user).tables(namespace)
+        return [_EVERYTHING] if MASTERS in user.groups else self.grants(user).tables(namespace)
 
     def reason(self, user: User, wanted: Attributes) -> str:
         """Which binding allows it, in Kubernetes' words; "" if none does."""
         for binding in self._bindings_of(user):
             namespace = binding.place[0]
-            if namespace in ("", wanted.namespace) and Table(self.role(binding.role)).allows(wanted):
+            if namespace in ("", wanted.namespace) and self._table(binding.role).allows(wanted):
                 kind, what = ("RoleBinding", f"{binding.place[1]}/{namespace}") if namespace else (
                     "ClusterRoleBinding", binding.place[1],
                 )  # fmt: skip

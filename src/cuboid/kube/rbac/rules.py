@@ -67,14 +67,10 @@ class Table:
     __slots__ = ("_rows", "_urls", "rules")
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
-        self.rules: list[Rule] = []
+        self.rules = tuple(rules)
         self._rows: dict[tuple[str, str, str], set[str] | None] = {}  # None: whatever the name
         self._urls: dict[str, set[str]] = {}
-        self.add(rules)
-
-    def add(self, rules: Iterable[Rule]) -> None:
-        for rule in rules:
-            self.rules.append(rule)
+        for rule in self.rules:
             for verb in rule.verbs:
                 self._urls.setdefault(verb, set()).update(rule.urls)
                 for group in rule.groups:
