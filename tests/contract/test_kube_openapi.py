@@ -39,7 +39,7 @@ def http(server: ServerProcess) -> Iterator[httpx.Client]:
 
 class Kubectl:
     def __init__(self, program: Path, server: ServerProcess, cache: Path) -> None:
-        self._command = [program, "--kubeconfig", server.kubeconfig(), "--cache-dir", cache]
+        self._command: list[str | Path] = [program, "--kubeconfig", server.kubeconfig(), "--cache-dir", cache]
 
     def __call__(self, *arguments: str, body: Any = None, code: int = 0) -> str:
         """Its output; with `body`, an object on its standard input."""

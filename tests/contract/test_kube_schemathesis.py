@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +21,13 @@ from tests.harness.kube_server import ServerProcess, serving
 
 PLACES = (
     "api/v1", "apis/apps/v1", "apis/batch/v1", "apis/rbac.authorization.k8s.io/v1", "apis/authorization.k8s.io/v1",
-    "apis/policy/v1", "apis/autoscaling/v2", f"apis/{GROUP}/v1", "apis/apiextensions.k8s.io/v1",
+    f"apis/{GROUP}/v1", "apis/apiextensions.k8s.io/v1",
 )  # fmt: skip
 """The last one deletes the definitions of the one before."""
-SECONDS = 70
+SECONDS = 84
 """Of all places together."""
+LEAST = 300
+"""Requests that these seconds are enough for on a busy machine."""
 ENDLESS = ("attach", "exec", "log", "portforward", "proxy")
 PROGRAM = Path(sys.executable).with_name("schemathesis")
 
@@ -43,7 +46,7 @@ def bounded(http: httpx.Client, place: str) -> dict[str, Any]:
 
 
 def fuzz(server: ServerProcess, file: Path, seed: int, seconds: int) -> subprocess.CompletedProcess[str]:
-    command = [
+    command: list[str | Path] = [
         PROGRAM, "run", file, "--url", server.url, "--header", f"Authorization: Bearer {server.token}",
         "--tls-verify", server.ca_file, "--checks", "not_a_server_error", "--phases", "coverage,fuzzing",
         "--max-examples", "10", "--max-time", str(seconds), "--continue-on-failure", "--no-shrink", "--no-color",
@@ -59,11 +62,14 @@ def test_no_request_is_answered_with_a_server_error(tmp_path: Path) -> None:
     print(f"schemathesis seed: {seed}")
     with serving(tmp_path) as server, server.http() as http:
         assert http.post(DEFINITIONS, json=definition()).status_code == 201
+        asked = 0
         for place in PLACES:
             file = tmp_path / "document.json"
             file.write_text(json.dumps(bounded(http, place)))
             done = fuzz(server, file, seed, SECONDS // len(PLACES))
             assert done.returncode == 0, f"{place}, seed {seed}:\n{done.stdout}\n{done.stderr}\n{server.log()[-5000:]}"
-            assert " generated, " in done.stdout, done.stdout
+            asked += sum(int(count) for count in re.findall(r"(\d+) generated", done.stdout))
+        print(f"requests made: {asked}")
+        assert asked >= LEAST
         assert http.get("/readyz").text == "ok"
         assert "Traceback" not in server.log()
