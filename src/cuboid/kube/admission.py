@@ -37,7 +37,7 @@ class Request:
 
 class Plugin(Protocol):
     def handles(self, kind: Kind, operation: str, sub: str) -> bool:
-        """Cheap: asked on every write."""
+        """Asked once: the answer is kept for a kind, operation and sub-resource."""
         ...
 
     def admit(self, request: Request) -> None:
@@ -55,9 +55,15 @@ class Chain:
 
     def __init__(self, *plugins: Plugin) -> None:
         self._plugins = plugins
+        self._chosen: dict[tuple[tuple[str, str], bool, str, str], tuple[Plugin, ...]] = {}
 
     def of(self, kind: Kind, operation: str, sub: str = "") -> tuple[Plugin, ...]:
-        return tuple(plugin for plugin in self._plugins if plugin.handles(kind, operation, sub))
+        key = (kind.stored_as, kind.namespaced, operation, sub)
+        found = self._chosen.get(key)
+        if found is None:
+            found = tuple(plugin for plugin in self._plugins if plugin.handles(kind, operation, sub))
+            self._chosen[key] = found
+        return found
 
     def reserve(self, plugins: tuple[Plugin, ...], request: Request) -> Release:
         """All or none."""
