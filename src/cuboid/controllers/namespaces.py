@@ -6,20 +6,17 @@ Source: kubernetes/pkg/controller/namespace/deletion.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 
 from cuboid.controllers.common import condition, status_patch, with_condition
-from cuboid.controllers.garbage_kinds import resource_of
+from cuboid.controllers.namespace_content import MOST, Content, Part
 from cuboid.kube import objects
 from cuboid.kube.client import NAMESPACES, PODS, Resource
 from cuboid.kube.controller.instructions import NOTHING, Delete, Draft, Instruction, Object, Plan, Together, Update
 from cuboid.kube.controller.view import Change, Key, View, Watch, itself
-from cuboid.kube.kinds import Kinds
 from cuboid.kube.objects import Raw
 from cuboid.lib.errors import CuboidError
 
-MOST = 500
-"""Objects that one plan deletes."""
 RECHECK = 2.0
 """Seconds after which what is still ending is looked at again."""
 _FINE = {
@@ -34,44 +31,6 @@ _FINE = {
 }
 
 
-class NamespaceEnds:
-    """`kinds` may grow: what users define is deleted as well."""
-
-    name = "namespace"
-
-    def __init__(self, kinds: Kinds) -> None:
-        self._kinds = kinds
-        self.watches = (Watch(NAMESPACES, itself, initial=True), Watch(PODS, _of_pod))
-
-    def plan(self, key: Key, view: View, now: float) -> Plan:
-        namespace = view.get(NAMESPACES, "", key.name)
-        if namespace is None or not objects.deleting(namespace) or "kubernetes" not in _finalizers(namespace):
-            return NOTHING
-        found = self._content(view, key.name)
-        if not found:
-            return Plan((_finalized(namespace),))
-        draft = Draft()
-        new = [(resource, one) for resource, one in found if not objects.deleting(one)]
-        if len(new) < len(found):  # some of it takes its time: that is told
-            draft.add(*status_patch(NAMESPACES, namespace, _told(namespace, found, now)))
-        if new:
-            draft.add(Together(tuple(_delete(*one) for one in new[:MOST])))
-            draft.failed = _failed(namespace, len(found), now)
-        draft.look_again(RECHECK if len(new) < len(found) else 0.0)
-        return draft.plan()
-
-    def _content(self, view: View, name: str) -> list[tuple[Resource, Object]]:
-        """Pods alone while there are any, so that what they work with outlives them."""
-        if pods := [(PODS, pod) for pod in view.select(PODS, name)]:
-            return pods
-        return [(resource, one) for resource in self._resources() for one in view.select(resource, name)]
-
-    def _resources(self) -> Iterator[Resource]:
-        for kind in self._kinds.stored():
-            if kind.namespaced and "delete" in kind.verbs:
-                yield resource_of(kind)
-
-
 def _of_pod(change: Change, view: View) -> Iterable[Key]:
     """One less to wait for."""
     if change.type != "DELETED":
@@ -79,6 +38,35 @@ def _of_pod(change: Change, view: View) -> Iterable[Key]:
     name = objects.namespace(change.new)
     namespace = view.get(NAMESPACES, "", name)
     return (Key("", name),) if namespace is not None and objects.deleting(namespace) else ()
+
+
+class NamespaceEnds:
+    name = "namespace"
+    watches = (Watch(NAMESPACES, itself, initial=True), Watch(PODS, _of_pod))
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+
+    def plan(self, key: Key, view: View, now: float) -> Plan:
+        namespace = view.get(NAMESPACES, "", key.name)
+        if namespace is None or not objects.deleting(namespace) or "kubernetes" not in _finalizers(namespace):
+            return NOTHING
+        found = list(self._content.parts(view, key.name))
+        if not found:
+            return Plan((_finalized(namespace),))
+        # Pods alone while there are any, so that what they work with outlives them.
+        found = [part for part in found if part.resource == PODS] or found
+        draft = Draft()
+        fresh = [(part.resource, one) for part in found for one in part.fresh]
+        remaining = sum(part.total for part in found)
+        waiting = len(fresh) < min(remaining, MOST)
+        if waiting:  # some of it takes its time: that is told
+            draft.add(*status_patch(NAMESPACES, namespace, _told(namespace, found, now)))
+        if fresh:
+            draft.add(Together(tuple(_delete(*one) for one in fresh[:MOST])))
+            draft.failed = _failed(namespace, remaining, now)
+        draft.look_again(RECHECK if waiting else 0.0)
+        return draft.plan()
 
 
 def _finalizers(namespace: Raw) -> list[str]:
@@ -99,14 +87,12 @@ def _delete(resource: Resource, document: Raw) -> Delete:
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 
-def _told(namespace: Raw, found: list[tuple[Resource, Object]], now: float, failure: str = "") -> Object:
+def _told(namespace: Raw, found: Sequence[Part], now: float, failure: str = "") -> Object:
     said: dict[str, tuple[str, str]] = {}
-    if found:
-        kinds = Counter(f"{resource.plural}.{resource.group}" for resource, _ in found)
-        each = ", ".join(f"{name} has {count} resource instances" for name, count in sorted(kinds.items()))
+    if kinds := sorted((f"{part.resource.plural}.{part.resource.group}", part.total) for part in found):
+        each = ", ".join(f"{name} has {count} resource instances" for name, count in kinds)
         said["NamespaceContentRemaining"] = ("SomeResourcesRemain", f"Some resources are remaining: {each}")
-    held = Counter(item for _, one in found for item in one["metadata"].get("finalizers") or ())
-    if held:
+    if held := sum((part.held for part in found), Counter()):
         each = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(held.items()))
         message = f"Some content in the namespace has finalizers remaining: {each}"
         said["NamespaceFinalizersRemaining"] = ("SomeFinalizersRemain", message)

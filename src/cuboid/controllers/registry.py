@@ -19,6 +19,7 @@ from cuboid.controllers.garbage import Garbage
 from cuboid.controllers.garbage_kinds import CachedObjects
 from cuboid.controllers.job import Jobs
 from cuboid.controllers.job_orphans import JobOrphans
+from cuboid.controllers.namespace_content import CachedContent, SeenContent
 from cuboid.controllers.namespaces import NamespaceEnds
 from cuboid.controllers.nodelife import NodeLifecycleController
 from cuboid.controllers.nodelife_pods import by_looking, in_cache
@@ -79,8 +80,8 @@ def chosen(*, embedded: bool, registry: Registry | None = None) -> list[Controll
         pods_on = by_looking if registry is None else in_cache(registry)
         found += [NodeLifecycleController(pods_on), TaintController(pods_on)]
     if embedded and registry is not None:
-        found += [Garbage(registry.kinds, CachedObjects(registry)), NamespaceEnds(registry.kinds)]
+        found += [Garbage(registry.kinds, CachedObjects(registry)), NamespaceEnds(CachedContent(registry))]
         found.append(PodGarbage(Cached(registry)))
     elif embedded:
-        found += [Garbage(Kinds()), NamespaceEnds(Kinds()), PodGarbage()]
+        found += [Garbage(Kinds()), NamespaceEnds(SeenContent(Kinds())), PodGarbage()]
     return found

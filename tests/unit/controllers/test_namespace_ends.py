@@ -8,6 +8,7 @@ import pytest
 
 from cuboid.controllers.job import Jobs
 from cuboid.controllers.job_orphans import JobOrphans
+from cuboid.controllers.namespace_content import MOST, CachedContent, Content, SeenContent
 from cuboid.controllers.namespaces import NamespaceEnds
 from cuboid.kube import objects
 from cuboid.kube.client import CONFIG_MAPS, EVENTS, JOBS, NAMESPACES, PODS, SECRETS
@@ -21,7 +22,7 @@ Object = dict[str, Any]
 
 
 def make() -> list[NamespaceEnds]:
-    return [NamespaceEnds(Kinds())]
+    return [NamespaceEnds(SeenContent(Kinds()))]
 
 
 async def space(world: World, name: str = "team") -> None:
@@ -115,7 +116,7 @@ async def test_a_finalizer_of_others_keeps_the_namespace_itself() -> None:
 
 
 async def test_a_namespace_with_a_job_at_work_does_not_get_stuck() -> None:
-    async with World(lambda: [NamespaceEnds(Kinds()), Jobs(), JobOrphans()]) as world:
+    async with World(lambda: [*make(), Jobs(), JobOrphans()]) as world:
         await space(world)
         await world.create(JOBS, job(parallelism=3, completions=9), "team")
         await world.live()
@@ -141,6 +142,36 @@ async def _end(world: World) -> object:
     await world.patch(SECRETS, "key", {"metadata": {"finalizers": None}}, "team")
     await world.advance(5)
     return world.outline(NAMESPACES, PODS, CONFIG_MAPS, SECRETS)
+
+
+async def test_the_cache_says_the_same_without_reading_more_than_there_is_use_for() -> None:
+    async with World() as world:
+        await space(world)
+        for number in range(MOST + 20):
+            held = {"finalizers": ["example.com/wait"]} if number % 2 else {}
+            await world.create(CONFIG_MAPS, {"metadata": {"name": f"n-{number:04}", **held}}, "team")
+        await world.create(SECRETS, {"metadata": {"name": "key"}}, "team")
+        ways: list[Content] = [SeenContent(Kinds()), CachedContent(world.registry)]
+        seen, cached = (list(way.parts(world.view, "team")) for way in ways)
+        assert [(part.resource, part.total) for part in seen] == [(part.resource, part.total) for part in cached]
+        assert [part.fresh for part in seen] == [part.fresh for part in cached]
+        for part in cached:
+            for one in part.fresh:
+                await world.delete(part.resource, objects.name(one), "team")
+        seen, cached = (list(way.parts(world.view, "team")) for way in ways)
+        assert [(part.total, len(part.fresh)) for part in cached] == [(part.total, len(part.fresh)) for part in seen]
+        assert cached[0].held["example.com/wait"] == seen[0].held["example.com/wait"] == (MOST + 20) // 2
+
+
+async def test_more_than_one_plan_deletes_goes_too() -> None:
+    async with World(make) as world:
+        await space(world)
+        for number in range(MOST + 20):
+            await world.create(CONFIG_MAPS, {"metadata": {"name": f"n-{number:04}"}}, "team")
+        await world.delete(NAMESPACES, "team")
+        await world.advance(1)
+        assert "team" not in names(world)
+        assert not world.select(CONFIG_MAPS)
 
 
 async def test_it_ends_from_any_interrupted_point() -> None:
