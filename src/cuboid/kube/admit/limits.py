@@ -11,7 +11,7 @@ from typing import Any
 from cuboid.kube import kinds, quantity
 from cuboid.kube.admission import Request
 from cuboid.kube.admit.plug import CREATE, PODS, UPDATE, Plug, refusal
-from cuboid.kube.cache import Filter
+from cuboid.kube.cache import Entry, Filter
 from cuboid.kube.kind import Kind
 from cuboid.kube.quota_usage import pod_amounts, text
 from cuboid.kube.registry import Registry
@@ -31,6 +31,7 @@ class LimitRanger(Plug):
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._items: dict[str, tuple[tuple[int, ...], list[Raw]]] = {}  # by namespace: versions, and what they say
 
     def handles(self, kind: Kind, operation: str, sub: str) -> bool:
         if kind.stored_as == PODS and operation == UPDATE:
@@ -42,7 +43,7 @@ class LimitRanger(Plug):
         new = request.new
         if not ranges or new is None:
             return
-        items = [item for entry in ranges for item in entry.object().get("spec", {}).get("limits", [])]
+        items = self._read(request.namespace, ranges)
         if request.kind.stored_as == CLAIMS:
             problems = [why for item in items if item["type"] == "PersistentVolumeClaim" for why in _claim(item, new)]
         else:
@@ -51,6 +52,14 @@ class LimitRanger(Plug):
             problems = [why for item in items for why in _pod(item, new["spec"])]
         if problems:
             raise refusal(request, problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
+
+    def _read(self, namespace: str, ranges: list[Entry]) -> list[Raw]:
+        versions = tuple(entry.rv for entry in ranges)
+        known = self._items.get(namespace)
+        if known is None or known[0] != versions:
+            items = [item for entry in ranges for item in entry.object().get("spec", {}).get("limits", [])]
+            known = self._items[namespace] = (versions, items)
+        return known[1]
 
 
 # --- defaults --------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Tally:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._spaces: dict[str, _Space] = {}
+        self._kinds: dict[tuple[str, str], Kind] = {}
         registry.cache.listen(self._saw)
 
     def quotas(self, namespace: str) -> Mapping[str, Raw]:
@@ -57,7 +58,9 @@ class Tally:
                     _count(space, kind, (key.group, key.resource, key.name), None if gone else decode(event.value))
 
     def _kind(self, group: str, plural: str) -> Kind | None:
-        return next((kind for kind in self._registry.kinds.stored() if kind.stored_as == (group, plural)), None)
+        if (group, plural) not in self._kinds:
+            self._kinds = {kind.stored_as: kind for kind in self._registry.kinds.stored()}
+        return self._kinds.get((group, plural))
 
     def _counted(self, namespace: str) -> _Space:
         quotas: dict[str, Raw] = {
