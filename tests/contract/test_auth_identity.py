@@ -243,6 +243,21 @@ def test_an_open_watch_ends_when_its_right_does(server: ServerProcess, admin: ht
         assert time.monotonic() - started < 6
 
 
+def test_an_open_watch_ends_when_its_binding_is_removed(server: ServerProcess, admin: httpx.Client) -> None:
+    token = account_token(admin, "follower")
+    bind(admin, "follower", "view", "ServiceAccount", "follower")
+    binding = f"{RBAC}/namespaces/default/rolebindings/follower"
+    with bearing(server, token) as client, client.stream("GET", f"{PODS}?watch=1") as answer:
+        assert answer.status_code == 200
+        threading.Timer(0.3, lambda: admin.delete(binding)).start()
+        started = time.monotonic()
+        for _ in answer.iter_lines():
+            pass
+        assert time.monotonic() - started < 6
+    with bearing(server, token) as client:
+        assert client.get(f"{PODS}?watch=1").status_code == 403
+
+
 # --- client certificates ---------------------------------------------------------------------------------------------
 
 

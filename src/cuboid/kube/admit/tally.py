@@ -50,6 +50,8 @@ class Tally:
             key = event.key
             if (key.group, key.resource) == _QUOTA.stored_as:
                 self._spaces.pop(key.namespace, None)
+            elif event.type == "DELETED" and (key.group, key.resource) == ("", "namespaces"):
+                self._spaces.pop(key.name, None)
             space = self._spaces.get(key.namespace) if key.namespace else None
             if space is not None and space.quotas:
                 kind = self._kind(key.group, key.resource)
