@@ -93,6 +93,7 @@ def test_an_apply_is_yaml_with_a_manager(http: httpx.Client) -> None:
         ("GET", MAPS, {"fieldSelector": "data.a=b"}, 400, "field label not supported: data.a"),
         ("GET", MAPS, {"watch": "1", "fieldSelector": "data.a=b"}, 400, "field label not supported: data.a"),
         ("GET", MAPS, {"resourceVersion": "999999999"}, 504, "Too large resource version"),
+        ("GET", f"{MAPS}/kube-root-ca.crt", {"resourceVersion": "999999999"}, 504, "Too large resource version"),
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense_are_refused(

@@ -34,6 +34,16 @@ def decode(kind: Kind, body: Any, options: WriteOptions) -> tuple[Object, tuple[
     return clean, messages if options.validation == "Warn" else ()
 
 
+def decode_patched(kind: Kind, old: Object, patched: Any, options: WriteOptions) -> tuple[Object, tuple[str, ...]]:
+    """The same for what a patch has made of `old`: parts that it left alone were decoded when they came."""
+    if not isinstance(patched, dict):
+        return decode(kind, patched, options)
+    same = {key: value for key, value in patched.items() if isinstance(value, dict | list) and old.get(key) is value}
+    rest = {key: value for key, value in patched.items() if key not in same}
+    clean, warnings = decode(kind, rest, options)
+    return {**clean, **same}, warnings
+
+
 def _check_type(kind: Kind, body: Object) -> None:
     version, name = body.get("apiVersion") or kind.api_version, body.get("kind") or kind.kind
     if version != kind.api_version:

@@ -5,6 +5,7 @@ No HTTP here: requests come as decoded JSON and options, answers go as objects, 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ __all__ = ["APPLY", "JSON", "MERGE", "MODIFIED", "STRATEGIC", "DeleteOptions", "
 Object = dict[str, Any]
 _RETRIES = 5
 """Attempts of a patch that others write past."""
+_AT_ONCE = 64
+"""Objects of a collection that are deleted together."""
 _NAMES = 8
 """Names that are tried for an object that gets a generated one."""
 
@@ -72,13 +75,18 @@ class Registry:
 
         if token:
             return self._pages.following(token, limit, now, selected=selected, scope=scope)
-        number = versions.parse(version)
-        if number > self.cache.revision:
-            raise status.too_new(number, self.cache.revision)
+        number = self.check_reached(version)
         if match == versions.EXACT and number != self.cache.revision:
             raise status.expired(number, self.cache.revision)
         entries, revision = now()
         return self._pages.first(entries, revision, limit, selected=selected, scope=scope)
+
+    def check_reached(self, version: str) -> int:
+        """The number of a version. DeadlineError (504) when this server has not come to it."""
+        number = versions.parse(version)
+        if number > self.cache.revision:
+            raise status.too_new(number, self.cache.revision)
+        return number
 
     @staticmethod
     def parse_version(version: str) -> int:
@@ -176,11 +184,12 @@ class Registry:
             return await self.apply(kind, namespace, name, body, options, sub)
 
         def change(old: Object) -> _Change:
+            before = kind.from_storage(old)
             try:
-                patched = apply_patch(kind, kind.from_storage(old), body, form)
+                patched = apply_patch(kind, before, body, form)
             except RecursionError as error:
                 raise status.bad_request("the patch makes the object nest too deeply") from error
-            clean, messages = bodies.decode(kind, patched, options)
+            clean, messages = bodies.decode_patched(kind, before, patched, options)
             bodies.name(clean, name)
             bodies.place(clean, namespace)
             return _Change(kind.to_storage(clean), warnings=messages)
@@ -308,12 +317,14 @@ class Registry:
         return Result(kind.from_storage(await self._write(entry.key, new, entry.rv, options.dry_run, beside)))
 
     async def delete_collection(self, kind: Kind, wanted: Filter, options: DeleteOptions) -> Page:
+        """All of a selection, many at once: they share their commits."""
         page = self.list(kind, wanted)
-        for entry in page.entries:
-            try:
-                await self.delete(kind, entry.key.namespace, entry.key.name, options)
-            except NotFoundError:
-                continue
+        for start in range(0, len(page.entries), _AT_ONCE):
+            some = page.entries[start : start + _AT_ONCE]
+            works = (self.delete(kind, entry.key.namespace, entry.key.name, options) for entry in some)
+            for result in await asyncio.gather(*works, return_exceptions=True):
+                if isinstance(result, BaseException) and not isinstance(result, NotFoundError):
+                    raise result
         return page
 
     # --- common ------------------------------------------------------------------------------------------------------

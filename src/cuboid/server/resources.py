@@ -59,6 +59,7 @@ def wanted(request: Request, target: Target) -> Filter:
 
 
 async def _get(request: Request, context: Context, target: Target) -> Response:
+    context.registry.check_reached(request.query_params.get("resourceVersion", ""))
     entry = context.registry.entry(target.kind, target.namespace, target.name)
     return answer(renderer(request, target).entry(entry))
 
