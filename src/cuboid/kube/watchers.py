@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
 
 from cuboid.kube.entry import Change, Filter
 from cuboid.lib.errors import DeadlineError, GoneError
@@ -20,8 +19,7 @@ BACKLOG = 2_000
 BACKLOG_BYTES = 8 * 1024 * 1024
 """Stored bytes of the events that one client may lag behind."""
 SUM_BYTES = 128 * 1024 * 1024
-"""The same of all clients together. Beyond it, those are cut off that lag behind by more than `FAIR_BYTES`."""
-FAIR_BYTES = 256 * 1024
+"""The same of all clients together. Beyond it, the one that lags behind most is cut off."""
 BATCH_BYTES = 64 * 1024
 """Stored bytes that go out at once."""
 PAUSE = 0.0001
@@ -102,6 +100,7 @@ class Watcher(_Waiting):
             if self.lost:
                 self._check()
             return []
+        self._woken = False
         taken = list(self._pending)
         self._pending.clear()
         return taken
@@ -124,11 +123,20 @@ class Batch:
         return self._rendered[form]
 
 
-@dataclass
 class Backlog:
-    """Stored bytes that clients of a whole cache have not taken, each counted for itself."""
+    """What the clients of a whole cache have not taken, in stored bytes, each counted for itself."""
 
-    size: int = 0
+    def __init__(self) -> None:
+        self.size = 0
+        self._behind: dict[Client, int] = {}
+
+    def put(self, client: Client, size: int) -> None:
+        """So much waits for a client now. In sum it stays within `SUM_BYTES`: who has most waiting loses it."""
+        self.size += size - self._behind.pop(client, 0)
+        if size:
+            self._behind[client] = size
+        while self.size > SUM_BYTES and len(self._behind) > 1:
+            max(self._behind, key=self._behind.__getitem__).cut_off()
 
 
 class Client(_Waiting):
@@ -150,13 +158,17 @@ class Client(_Waiting):
         if self.lost or (self.direct and self._idle() and self.direct(batch)):
             return
         events, size = self._events + len(batch.changes), self._size + batch.size
-        greedy = self._sum.size + batch.size > SUM_BYTES and size > FAIR_BYTES
-        if self._pending and (events > BACKLOG or size > BACKLOG_BYTES or greedy):
-            self.close()
-        else:
-            self._pending.append(batch)
-            self._events, self._size = events, size
-            self._sum.size += batch.size
+        if self._pending and (events > BACKLOG or size > BACKLOG_BYTES):
+            self.cut_off()
+            return
+        self._pending.append(batch)
+        self._events, self._size = events, size
+        self._sum.put(self, size)
+        self.wake()
+
+    def cut_off(self) -> None:
+        """It is too slow: `take` raises DeadlineError."""
+        self.close()
         self.wake()
 
     def _idle(self) -> bool:
@@ -165,9 +177,9 @@ class Client(_Waiting):
     def close(self) -> None:
         """Let go of what is pending, and take nothing more."""
         self.lost = True
-        self._sum.size -= self._size
         self._events = self._size = 0
         self._pending.clear()
+        self._sum.put(self, 0)
 
     async def take(self, timeout: float) -> Batch | None:
         """The next batch, None when there was none in `timeout` seconds. Errors as of `Watcher.take`."""
@@ -178,10 +190,11 @@ class Client(_Waiting):
             if self.lost:
                 self._check()
             return None
+        self._woken = False
         batch = self._pending.popleft()
         self._events -= len(batch.changes)
         self._size -= batch.size
-        self._sum.size -= batch.size
+        self._sum.put(self, self._size)
         return batch
 
 

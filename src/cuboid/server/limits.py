@@ -72,6 +72,7 @@ class Edge:
             return
         except _Stalled:
             log.info("a client that took nothing was cut off", path=scope["path"])
+            answer.abort()
         except Ended:
             await self._end(scope, receive, answer)
         except CuboidError as error:
@@ -129,6 +130,11 @@ class _Answer:
         self._wire = wire
         self.seat: Seat | None = None
         self.started = False
+
+    def abort(self) -> None:
+        """Closing would wait until the client has taken the rest."""
+        if self._wire is not None:
+            self._wire.abort()
 
     async def __call__(self, message: Message) -> None:
         self.started = True

@@ -42,6 +42,10 @@ class Wire:
         """The client does not keep up: sending would wait."""
         return bool(self._flow.write_paused)
 
+    def abort(self) -> None:
+        """Hang up, and forget what the client has not taken."""
+        self._transport.abort()
+
     def write(self, frame: bytes) -> bool:
         """One chunk with its frame. False, and nothing is sent, when the client does not keep up."""
         if self._flow.write_paused or self._transport.is_closing():
