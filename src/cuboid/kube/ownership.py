@@ -56,12 +56,17 @@ def _shallow(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @_shallow
-def stamp_birth(kind: Kind, new: Object, options: WriteOptions, now: str, applied: Object | None) -> None:
-    """Set `managedFields` of a new object: all is its creator's, or what was applied the applier's."""
+def stamp_birth(
+    kind: Kind, form: Kind, new: Object, options: WriteOptions, now: str, applied: Object | None = None
+) -> None:
+    """Set `managedFields` of a new object: all is its creator's, or what was applied the applier's.
+
+    `kind` is what the client speaks, also in `applied`; `form` that in which the object is stored.
+    """
     ignored = _ignored(kind, "")
     if applied is None:
         identity = Identity(options.manager, managers.UPDATE, kind.api_version)
-        found = managers.born(kind.schema, new, identity, ignored, now)
+        found = managers.born(form.schema, new, identity, ignored, now)
     else:
         identity = Identity(options.manager, managers.APPLY, kind.api_version)
         typed.check_lists(kind.schema, applied)
@@ -71,10 +76,12 @@ def stamp_birth(kind: Kind, new: Object, options: WriteOptions, now: str, applie
 
 
 @_shallow
-def stamp_change(kind: Kind, old: Object, new: Object, options: WriteOptions, sub: str, known: Managers | None) -> bool:
+def stamp_change(
+    kind: Kind, form: Kind, old: Object, new: Object, options: WriteOptions, sub: str, known: Managers | None
+) -> bool:
     """Set `managedFields` of a changed object. False: nothing changed but times, so nothing is to be written.
 
-    `known` are the managers where an apply has decided on them.
+    `known` are the managers where an apply has decided on them; `kind` and `form` as at a birth.
     """
     live = managers.stored(old)
     after = known
@@ -82,7 +89,7 @@ def stamp_change(kind: Kind, old: Object, new: Object, options: WriteOptions, su
         before = managers.given(live, new, sub)
         identity = Identity(options.manager, managers.UPDATE, kind.api_version, sub)
         ignored = _ignored(kind, sub)
-        after = managers.updated(before, kind.schema, old, new, identity, ignored, rfc3339(time.time()))
+        after = managers.updated(before, form.schema, old, new, identity, ignored, rfc3339(time.time()))
     metadata = new["metadata"]
     if managers.same_but_times(after, live):
         subject = old["metadata"].get("managedFields")

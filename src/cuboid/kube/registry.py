@@ -116,7 +116,7 @@ class Registry:
         fields = Fields()
         kind.strategy.validate(new, fields)
         self._raise_invalid(kind, new, fields)
-        ownership.stamp_birth(kind, new, options, now, applied)
+        ownership.stamp_birth(kind, self._stored(kind), new, options, now, applied)
         release = self.admission.reserve(plugins, request)
         try:
             made = await self._create(kind, new, options, generated=not name)
@@ -239,7 +239,7 @@ class Registry:
             plugins = self.admit(request)
             self._prepare(kind, entry, new, sub)
             old = entry.object()
-            moved = ownership.stamp_change(kind, old, new, options, sub, wanted.managers)
+            moved = ownership.stamp_change(kind, self._stored(kind), old, new, options, sub, wanted.managers)
             if not moved:
                 return Result(kind.from_storage(old), warnings=wanted.warnings)
             release = self.admission.reserve(plugins, request)
@@ -328,6 +328,12 @@ class Registry:
         return page
 
     # --- common ------------------------------------------------------------------------------------------------------
+
+    def _stored(self, kind: Kind) -> Kind:
+        """The row in whose form objects of this kind are stored."""
+        if not kind.storage[1]:
+            return kind
+        return next((row for row in self.kinds.stored() if row.stored_as == kind.stored_as), kind)
 
     def _key(self, kind: Kind, new: Object) -> Key:
         group, resource = kind.stored_as

@@ -11,7 +11,7 @@ import pytest
 
 from cuboid.kube import kinds, namespaces, ownership
 from cuboid.kube.cache import Cache
-from cuboid.kube.client import APPLY, CONFIG_MAPS, DEPLOYMENTS, MERGE, PODS
+from cuboid.kube.client import APPLY, CONFIG_MAPS, DEPLOYMENTS, MERGE, PODS, Resource
 from cuboid.kube.kinds import Kinds
 from cuboid.kube.local import LocalClient
 from cuboid.kube.options import WriteOptions
@@ -103,6 +103,21 @@ async def test_defaults_of_an_applied_object_are_nobodys(as_: As) -> None:
     assert kept["spec"]["replicas"] == 3, "what it never named stays with who did"
 
 
+async def test_an_older_version_of_a_kind_is_owned_as_it_is_stored(as_: As) -> None:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "m"}
+    spec = {"scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 50}
+    v1 = {"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "m"}, "spec": spec}
+    old, new = (Resource("autoscaling", version, "horizontalpodautoscalers") for version in ("v1", "v2"))
+    await as_("old").create(old, v1, NS)
+    [entry] = (await as_("x").get(new, "m", NS))["metadata"]["managedFields"]
+    assert entry["apiVersion"] == "autoscaling/v1" and "f:metrics" in entry["fieldsV1"]["f:spec"]
+    config = {"apiVersion": "autoscaling/v2", "kind": v1["kind"], "metadata": {"name": "m"}, "spec": {"maxReplicas": 5}}
+    with pytest.raises(ConflictError, match='conflict with "old" using autoscaling/v1'):
+        await as_("new").patch(new, "m", config, NS, form=APPLY)
+    await as_("new").patch(new, "m", config, NS, form=APPLY, force=True)
+    assert (await as_("x").get(old, "m", NS))["spec"]["maxReplicas"] == 5
+
+
 async def test_nobody_owns_the_status_by_writing_the_object(as_: As) -> None:
     made = await as_("creator").create(PODS, {**pod("m"), "status": {"phase": "Running"}}, NS)
     assert all("f:status" not in entry["fieldsV1"] for entry in made["metadata"]["managedFields"])
@@ -116,4 +131,4 @@ def test_an_object_nested_beyond_measure_is_the_clients_mistake() -> None:
     body = {"metadata": {"name": "m"}, "spec": deep}
     kind = kinds.builtin("ControllerRevision", "apps")
     with pytest.raises(InvalidError, match="nested too deeply"):
-        ownership.stamp_birth(kind, {**body, "data": deep}, WriteOptions(manager="x"), "", None)
+        ownership.stamp_birth(kind, kind, {**body, "data": deep}, WriteOptions(manager="x"), "")
