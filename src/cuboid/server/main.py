@@ -42,8 +42,8 @@ from cuboid.server.app import make_app
 from cuboid.server.backups import DATA, STORE_FILE, folder_of
 from cuboid.server.context import Context
 from cuboid.server.dns.serve import serving_names
-from cuboid.server.renewal import Renewal
 from cuboid.server.protocol import LimitedProtocol, LimitedWebSocket
+from cuboid.server.renewal import Renewal
 from cuboid.server.settings import ServerSettings
 
 log = get_log(__name__)
@@ -241,7 +241,8 @@ async def _serve(prepared: Prepared) -> None:
         prepared.context.security.start(tasks)
         tasks.start(definitions.keep(), name="definitions")
         tasks.start(backups.keep(prepared.folder / STORE_FILE, prepared.hours), name="backups")
-        control.start(prepared.context.registry, tasks, TokenSecretController(prepared.context.security.accounts))
+        tokens = TokenSecretController(prepared.context.security.accounts)
+        control.start(prepared.context.registry, tasks, tokens, alone=prepared.context.settings.controllers)
         await until_started(server, serving, START_SECONDS, "the HTTP server")
         write_atomic(prepared.folder / ADDRESS_FILE, prepared.url.encode() + b"\n", mode=0o644)
         heap.settle()
