@@ -173,6 +173,28 @@ def test_objects_are_validated_pruned_and_printed(http: httpx.Client) -> None:
     assert table["rows"][0]["cells"][:4] == ["a", "* * * * *", 1, "x y"]
 
 
+def test_rules_are_kept_on_every_write(http: httpx.Client) -> None:
+    body = definition()
+    spec = body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["x-kubernetes-validations"] = [
+        {"rule": "self.replicas < 5 || has(self.image)", "message": "many replicas need an image"},
+        {"rule": "!has(oldSelf.image) || self.image == oldSelf.image", "message": "the image is immutable"},
+    ]
+    made(http, body)
+    refused = http.post(ITEMS, json=crontab(replicas=7))
+    assert refused.status_code == 422
+    cause = refused.json()["details"]["causes"][0]
+    assert (cause["field"], cause["message"]) == ("spec", 'Invalid value: "object": many replicas need an image')
+    made(http, crontab(replicas=7, image="x"), ITEMS)
+    merge = {"Content-Type": "application/merge-patch+json"}
+    changed = http.patch(f"{ITEMS}/a", content=b'{"spec":{"image":"y"}}', headers=merge)
+    assert changed.status_code == 422 and "the image is immutable" in changed.text
+    body["metadata"]["name"], body["spec"]["names"] = f"others.{GROUP}", {"plural": "others", "kind": "Other"}
+    spec["x-kubernetes-validations"] = [{"rule": "self.replicas <"}]
+    wrong = http.post(DEFINITIONS, json=body)
+    assert wrong.status_code == 422 and "compilation failed" in wrong.text
+
+
 def test_status_and_generation(http: httpx.Client) -> None:
     made(http, definition())
     created = made(http, {**crontab(), "status": {"replicas": 3}}, ITEMS)

@@ -69,7 +69,7 @@ async def root(request: Request, context: Context) -> Response:
     for name, versions in _groups(context).items():
         if name:
             paths += [f"/apis/{name}", *(f"/apis/{name}/{item}" for item in versions)]
-    paths += ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version"]
+    paths += ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
     return document_answer({"paths": sorted(set(paths))})
 
 

@@ -38,8 +38,10 @@ class DefinitionStrategy(SpecStrategy):
 
     def prepare_update(self, new: Object, old: Object) -> None:
         super().prepare_update(new, old)
-        stored = new.get("status", {}).setdefault("storedVersions", [])
-        stored += [item["name"] for item in _versions(new) if item.get("storage") and item["name"] not in stored]
+        status = new.get("status") or {}
+        known = status.get("storedVersions") or []
+        more = [item["name"] for item in _versions(new) if item.get("storage") and item["name"] not in known]
+        new["status"] = {**status, "storedVersions": [*known, *more]}
 
     def default(self, new: Object) -> None:
         spec = new.get("spec", {})
