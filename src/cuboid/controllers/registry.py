@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cuboid.controllers.accounts import RootCaController, ServiceAccountController
+from cuboid.controllers.aggregation import Aggregation
 from cuboid.controllers.cronjob import CronJobs
 from cuboid.controllers.daemonset import DaemonSets
 from cuboid.controllers.deployment import Deployments
@@ -67,6 +68,7 @@ ALL: tuple[Row, ...] = (
     Row(VolumeReclaimer),
     Row(ClaimProtection),
     Row(Tenants, everywhere=True),
+    Row(Aggregation),
 )
 
 

@@ -10,7 +10,7 @@ from cuboid.kube.admit.guard import TenantGuard
 from cuboid.kube.admit.limits import LimitRanger
 from cuboid.kube.admit.node import NodeRestriction
 from cuboid.kube.admit.quota import ResourceQuota
-from cuboid.kube.admit.rights import Allows, Escalation, OwnerReferences
+from cuboid.kube.admit.rights import Allows, Creation, Escalation, OwnerReferences
 from cuboid.kube.admit.scheduling import DefaultTolerationSeconds, Priority, RuntimeClasses
 from cuboid.kube.rbac.policy import Policy
 from cuboid.kube.registry import Registry
@@ -29,6 +29,7 @@ class Options:
 def make(registry: Registry, policy: Policy, allows: Allows, options: Options) -> Chain:
     """The guard comes before what fills in classes and overhead: it is about what the caller wrote."""
     return Chain(
+        Creation(allows),
         NodeRestriction(),
         TenantGuard(registry, node_ports=options.tenant_node_ports),
         Priority(registry),

@@ -16,11 +16,25 @@ from cuboid.kube.kinds import Kinds
 from cuboid.kube.rbac.attributes import Attributes
 from cuboid.kube.rbac.policy import GROUP, Policy
 from cuboid.kube.rbac.rules import Rule, rules_of, uncovered
+from cuboid.lib.errors import ForbiddenError
 
 Raw = Mapping[str, Any]
 Allows = Callable[[User, Attributes], bool]
 _ROLES = ((GROUP, "roles"), (GROUP, "clusterroles"))
 _BINDINGS = ((GROUP, "rolebindings"), (GROUP, "clusterrolebindings"))
+
+
+class Creation(Plug):
+    """Who makes an object by applying or replacing what is not there needs the right to create it, as with a POST."""
+
+    def __init__(self, allows: Allows) -> None:
+        self._allows = allows
+
+    def admit(self, request: Request) -> None:
+        kind = request.kind
+        wanted = Attributes("create", kind.group, kind.version, kind.plural, "", request.namespace)
+        if not is_master(request.user) and not self._allows(request.user, wanted):
+            raise ForbiddenError(wanted.denied(request.user.name))
 
 
 class Escalation(Plug):

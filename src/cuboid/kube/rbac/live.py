@@ -52,9 +52,11 @@ async def ensure_builtin(registry: Registry) -> None:
         found = entry.object()
         if (found["metadata"].get("annotations") or {}).get(builtin.AUTOUPDATE) != "true":
             continue
-        changed = {**found, **{key: wanted[key] for key in _OWNED if key in wanted}}
+        owned = _AGGREGATED if "aggregationRule" in wanted else _OWNED
+        changed = {**found, **{key: wanted[key] for key in owned if key in wanted}}
         if changed != found:
             await registry.update(kind, "", entry.key.name, changed, WriteOptions())
 
 
-_OWNED = ("rules", "aggregationRule", "subjects")
+_OWNED = ("rules", "subjects")
+_AGGREGATED = ("aggregationRule",)

@@ -17,12 +17,16 @@ from starlette.types import ASGIApp
 from cuboid.kube.streaming.wire import ServerWire
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import InvalidError, UnavailableError
+from cuboid.lib.log import get_log
 from cuboid.lib.paths import Paths
 from cuboid.lib.serving import Server, listen_here, until_started
+
+log = get_log(__name__)
 
 START_SECONDS = 10.0
 DRAIN_SECONDS = 3  # open requests at the end
 MAX_MESSAGE = 4 << 20  # bytes of one WebSocket message
+LOOK_SECONDS = 600.0  # between looks at the certificate's file
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,26 @@ async def serve_kubelet(
         async with TaskSet("kubelet", grace=DRAIN_SECONDS + 2.0) as tasks:
             serving = tasks.start(server.serve([listener]), name="http")
             await until_started(server, serving, START_SECONDS, "the node's HTTPS server")
+            tasks.start(_follow(context, keys), name="certificate")
             try:
                 yield port
             finally:
                 server.should_exit = True
                 await asyncio.wait([serving], timeout=DRAIN_SECONDS + 1.0)
+
+
+async def _follow(context: ssl.SSLContext, keys: Keys) -> None:
+    """A certificate that was made anew is shown from the next connection on; those that are open go on."""
+    known = keys.cert.stat().st_mtime_ns
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            found = keys.cert.stat().st_mtime_ns
+            if found != known:
+                context.load_cert_chain(keys.cert, keys.key)
+                known = found
+        except OSError as error:  # ssl.SSLError is one: half of a pair is there, the other half comes
+            log.warning("the node's certificate can not be read again", error=str(error))
 
 
 def _local(paths: Paths, port: int) -> socket.socket | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import Scope
@@ -45,7 +46,24 @@ class TokenAuthenticator:
 
 
 def _authorization(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """The header, or what a browser says in its place, which can set none for a WebSocket: a sub-protocol."""
+    offered = ""
     for key, value in headers:
         if key == b"authorization":
             return value.decode("latin-1")
-    return ""
+        if key == b"sec-websocket-protocol" and _BEARER in value:
+            offered = value.decode("latin-1")
+    words = (word.strip() for word in offered.split(","))
+    return next((f"Bearer {_unwrapped(word)}" for word in words if word.encode().startswith(_BEARER)), "")
+
+
+_BEARER = b"base64url.bearer.authorization.k8s.io."
+
+
+def _unwrapped(word: str) -> str:
+    """UnauthorizedError for what is not base64."""
+    text = word.removeprefix(_BEARER.decode())
+    try:
+        return urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+    except ValueError as error:
+        raise UnauthorizedError("Unauthorized") from error
