@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
 from typing import Any, TypeVar
 
 from cuboid.lib.errors import DeadlineError
@@ -36,17 +36,29 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await to_the_end(asyncio.get_running_loop().run_in_executor(None, function))
 
 
-@asynccontextmanager
-async def deadline(seconds: float, what: str) -> AsyncIterator[None]:
-    """Raises DeadlineError naming `what` if the block takes longer than `seconds`."""
-    scope = asyncio.timeout(seconds)
-    try:
-        async with scope:
-            yield
-    except TimeoutError as error:
-        if scope.expired():
-            raise DeadlineError(f"{what} took longer than {seconds:g} s") from error
-        raise
+class deadline:
+    """`async with`: raises DeadlineError naming `what` if the block takes longer than `seconds`.
+
+    A class, not a generator: several are around every request.
+    """
+
+    __slots__ = ("_scope", "_seconds", "_what")
+
+    def __init__(self, seconds: float, what: str) -> None:
+        self._scope = asyncio.timeout(seconds)
+        self._seconds = seconds
+        self._what = what
+
+    async def __aenter__(self) -> None:
+        await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise DeadlineError(f"{self._what} took longer than {self._seconds:g} s") from late
 
 
 async def within(seconds: float, awaitable: Awaitable[T], what: str) -> T:

@@ -14,7 +14,6 @@ from cuboid.kube import status
 from cuboid.kube.deletion import POLICIES
 from cuboid.kube.fields import FieldError
 from cuboid.kube.registry import APPLY, DeleteOptions, Registry, WriteOptions
-from cuboid.lib.aio import deadline
 from cuboid.server import bodies
 from cuboid.server.bodies import JSON
 from cuboid.server.security import Security
@@ -39,17 +38,16 @@ class Context:
 
 
 async def read_body(request: Request, settings: ServerSettings) -> bytes:
-    """The body, limited in size and time."""
+    """The body, limited in size; `Edge` limits its time."""
     limit = settings.body_limit
     if int(request.headers.get("content-length") or 0) > limit:
         raise status.too_large(limit)
     chunks, size = [], 0
-    async with deadline(settings.body_seconds, "sending the request body"):
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise status.too_large(limit)
-            chunks.append(chunk)
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise status.too_large(limit)
+        chunks.append(chunk)
     return b"".join(chunks)
 
 

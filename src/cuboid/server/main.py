@@ -199,6 +199,7 @@ def _config(context: Context, serving: ssl.SSLContext) -> uvicorn.Config:
         log_config=None,
         log_level="warning",  # at "info" it writes the URL of every exec, with the command and the secrets in it
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         backlog=1024,
