@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import ssl
@@ -193,8 +194,6 @@ def test_a_token_secret_is_filled_and_ends_with_it(server: ServerProcess, admin:
     while "token" not in (data := admin.get("/api/v1/namespaces/default/secrets/old-token").json().get("data", {})):
         assert time.monotonic() < end
         time.sleep(0.05)
-    import base64
-
     with bearing(server, base64.b64decode(data["token"]).decode()) as client:
         assert whoami(client)["username"] == "system:serviceaccount:default:old"
         admin.delete("/api/v1/namespaces/default/secrets/old-token")
@@ -256,6 +255,25 @@ def test_an_open_watch_ends_when_its_binding_is_removed(server: ServerProcess, a
         assert time.monotonic() - started < 6
     with bearing(server, token) as client:
         assert client.get(f"{PODS}?watch=1").status_code == 403
+
+
+def test_a_browsers_websocket_brings_its_token_as_a_sub_protocol(server: ServerProcess, admin: httpx.Client) -> None:
+    token = tenant_token(admin, "acme", "browser")
+    wrapped = base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    upgrade["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    context = client_context(server.ca_file)
+    with httpx.Client(base_url=server.url, verify=context, timeout=20, trust_env=False) as client:
+        for given, namespace, expected in (
+            (wrapped, "acme", 404),
+            (wrapped, "default", 403),
+            ("d3Jvbmc", "acme", 401),
+            ("*", "acme", 401),
+        ):
+            offered = f"v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.{given}"
+            headers = {**upgrade, "Sec-WebSocket-Protocol": offered}
+            answer = client.get(f"/api/v1/namespaces/{namespace}/pods/none/exec?command=id", headers=headers)
+            assert answer.status_code == expected, (given, answer.text)
 
 
 # --- client certificates ---------------------------------------------------------------------------------------------
@@ -331,9 +349,10 @@ def test_impersonation_needs_its_right_and_gives_no_more_than_the_other_has(
         assert own.status_code == 200, "an account of its own namespace"
 
 
-def test_builtin_roles_come_back_at_the_next_start(tmp_path: Path) -> None:
+def test_a_restart_keeps_tokens_and_brings_builtin_roles_back(tmp_path: Path) -> None:
     with serving(tmp_path) as running:
         with running.http() as client:
+            tokens = (tenant_token(client, "acme", "kept"), account_token(client, "kept"))
             path = f"{RBAC}/clusterroles/system:aggregate-to-view"
             before = client.get(path).json()["rules"]
             merge = {"Content-Type": "application/merge-patch+json"}
@@ -343,3 +362,6 @@ def test_builtin_roles_come_back_at_the_next_start(tmp_path: Path) -> None:
         running.start()
         with running.http() as client:
             assert client.get(path).json()["rules"] == before
+        for token in tokens:
+            with bearing(running, token) as client:
+                assert client.get("/api").status_code == 200

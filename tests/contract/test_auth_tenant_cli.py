@@ -64,6 +64,7 @@ def test_a_tenant_from_its_birth_to_its_end(server: ServerProcess, tmp_path: Pat
     kubectl(config, "explain", "pods.spec")
     kubectl(config, "run", "web", "--image=i", "--dry-run=server")
     kubectl(config, "get", "namespace", "acme")
+    run([str(BIN / "cuboid"), "ps"], KUBECONFIG=str(config), CUBOID_STATE_DIR=str(tmp_path / "none"))
     refused = kubectl(config, "get", "pods", "-A", check=False)
     assert refused.returncode and 'cannot list resource "pods" in API group "" at the cluster scope' in refused.stderr
     loosened = kubectl(config, "patch", "quota", "cuboid-tenant", "-p", '{"spec":{"hard":{"pods":"99"}}}', check=False)

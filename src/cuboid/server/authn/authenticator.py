@@ -34,7 +34,7 @@ class TokenAuthenticator:
         raise UnauthorizedError("Unauthorized")
 
     async def credential(self, scope: Scope) -> Credential | None:
-        given = _authorization(scope["headers"])
+        given = _authorization(scope)
         if given:
             kind, _, token = given.partition(" ")
             found = await self.token(token.strip() if kind.lower() == "bearer" else "")
@@ -45,24 +45,21 @@ class TokenAuthenticator:
         return None if user is None else Credential(user)
 
 
-def _authorization(headers: Sequence[tuple[bytes, bytes]]) -> str:
+_BEARER = "base64url.bearer.authorization.k8s.io."
+
+
+def _authorization(scope: Scope) -> str:
     """The header, or what a browser says in its place, which can set none for a WebSocket: a sub-protocol."""
-    offered = ""
-    for key, value in headers:
+    for key, value in scope["headers"]:
         if key == b"authorization":
-            return value.decode("latin-1")
-        if key == b"sec-websocket-protocol" and _BEARER in value:
-            offered = value.decode("latin-1")
-    words = (word.strip() for word in offered.split(","))
-    return next((f"Bearer {_unwrapped(word)}" for word in words if word.encode().startswith(_BEARER)), "")
-
-
-_BEARER = b"base64url.bearer.authorization.k8s.io."
+            return str(value.decode("latin-1"))
+    offered = (word for word in scope.get("subprotocols") or () if word.startswith(_BEARER))
+    return next((f"Bearer {_unwrapped(word)}" for word in offered), "")
 
 
 def _unwrapped(word: str) -> str:
     """UnauthorizedError for what is not base64."""
-    text = word.removeprefix(_BEARER.decode())
+    text = word.removeprefix(_BEARER)
     try:
         return urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
     except ValueError as error:
