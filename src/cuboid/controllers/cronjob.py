@@ -39,7 +39,7 @@ class CronJobs:
         mine = (job for job in view.owned(JOBS, uid) if (objects.controller(job) or {}).get("uid") == uid)
         jobs = [job for job in mine if objects.namespace(job) == key.namespace]
         draft = Draft()
-        status = _observed(owner, jobs, draft)
+        status = _observed(owner, jobs, now, draft)
         if not objects.deleting(owner):
             _run(owner, jobs, status, view, now, draft)
         if status != owner.get("status", {}):
@@ -52,7 +52,7 @@ class CronJobs:
 # --- what is seen ----------------------------------------------------------------------------------------------------
 
 
-def _observed(owner: Object, jobs: Sequence[Object], draft: Draft) -> Object:
+def _observed(owner: Object, jobs: Sequence[Object], now: float, draft: Draft) -> Object:
     status: Object = copy.deepcopy(owner.get("status", {}))
     before = {ref.get("uid"): ref for ref in status.get("active") or []}
     active = [job for job in jobs if not ended(job) and BY_HAND not in objects.notes(job)]
@@ -65,7 +65,9 @@ def _observed(owner: Object, jobs: Sequence[Object], draft: Draft) -> Object:
     )
     if success > status.get("lastSuccessfulTime", ""):
         status["lastSuccessfulTime"] = success
-    last = max((_scheduled(job) for job in jobs), default=0.0)
+    if (moment(status.get("lastScheduleTime")) or 0.0) > now:
+        del status["lastScheduleTime"]  # a clock was wrong
+    last = max((when for job in jobs if (when := _scheduled(job)) <= now), default=0.0)
     if last > (moment(status.get("lastScheduleTime")) or 0.0):
         status["lastScheduleTime"] = rfc3339(last)
     return status
@@ -128,7 +130,7 @@ def _run(owner: Object, jobs: Sequence[Raw], status: Object, view: View, now: fl
 
 
 def _since(owner: Raw, status: Raw, now: float) -> float:
-    earliest = moment(status.get("lastScheduleTime")) or born(owner)
+    earliest = moment(status.get("lastScheduleTime")) or min(born(owner), now)
     deadline = owner["spec"].get("startingDeadlineSeconds")
     return earliest if deadline is None else max(earliest, now - deadline)
 
@@ -143,6 +145,8 @@ def _start(
         stamp = when.strftime("%a, %d %b %Y %H:%M:%S +0000")
         draft.add(Tell(owner, "Warning", "MissSchedule", f"Missed scheduled time to start a job: {stamp}"))
         return
+    if any(objects.name(job) == name for job in jobs):
+        return  # it ran, whatever the status says
     active = [job for job in jobs if not ended(job) and BY_HAND not in objects.notes(job)]
     if spec["concurrencyPolicy"] == "Forbid" and active:
         message = "Not starting job because prior execution is running and concurrency policy is Forbid"

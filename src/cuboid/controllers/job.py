@@ -30,7 +30,7 @@ from cuboid.kube.controller.instructions import (
 )
 from cuboid.kube.controller.view import Key, View, Watch, itself
 from cuboid.kube.objects import Raw
-from cuboid.lib.clock import parse_rfc3339, rfc3339
+from cuboid.lib.clock import rfc3339
 from cuboid.lib.errors import CuboidError
 
 MANAGER = "kubernetes.io/job-controller"
@@ -157,7 +157,7 @@ def _failure(job: Raw, tally: Tally, now: float, draft: Draft) -> Ending | None:
         return Ending("FailureTarget", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not suspended(job):
-        left = parse_rfc3339(tally.status["startTime"]) + deadline - now
+        left = (common.moment(tally.status["startTime"]) or now) + deadline - now
         if left <= 0:
             return Ending("FailureTarget", "DeadlineExceeded", "Job was active longer than specified deadline")
         draft.look_again(left)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cuboid.controllers.common import born, moment
 from cuboid.kube import objects
 from cuboid.kube.objects import Raw
-from cuboid.lib.clock import parse_rfc3339
 
 FIRST = 10.0
 LONGEST = 600.0
@@ -33,15 +33,18 @@ def wait_of_job(succeeded: Iterable[Raw], failed: Iterable[Raw], now: float) -> 
 
 
 def finished_at(pod: Raw) -> float:
-    """When its last container ended; else when it was no longer ready, was to be deleted, or was made."""
+    """When its last container ended; else when it was no longer ready, was to be deleted, or was made. A time that is
+    none, as somebody may have written it into the status, is passed over."""
     statuses = pod.get("status", {}).get("containerStatuses", [])
-    ends = [item.get("state", {}).get("terminated", {}).get("finishedAt") for item in statuses]
-    if ends and all(ends):
-        return max(map(parse_rfc3339, ends))
+    ends = [moment((item.get("state", {}).get("terminated") or {}).get("finishedAt")) for item in statuses]
+    known = [end for end in ends if end is not None]
+    if known and len(known) == len(ends):
+        return max(known)
     condition = objects.condition(pod, "Ready")
-    if condition is not None and condition.get("status") == "False" and condition.get("lastTransitionTime"):
-        return parse_rfc3339(condition["lastTransitionTime"])
+    if condition is not None and condition.get("status") == "False":
+        unready = moment(condition.get("lastTransitionTime"))
+        if unready is not None:
+            return unready
     metadata = pod["metadata"]
-    if metadata.get("deletionTimestamp"):
-        return parse_rfc3339(metadata["deletionTimestamp"]) - float(metadata.get("deletionGracePeriodSeconds", 0))
-    return parse_rfc3339(metadata["creationTimestamp"])
+    leaves = moment(metadata.get("deletionTimestamp"))
+    return born(pod) if leaves is None else leaves - float(metadata.get("deletionGracePeriodSeconds", 0))

@@ -180,6 +180,18 @@ async def test_a_foreign_job_with_the_name_of_a_run_is_told_and_left_alone() -> 
         assert world.reasons().count("FailedCreate") == 1
 
 
+@pytest.mark.parametrize("stamp", ["9999-12-31T23:59:59Z", "2026-03-01T12:30:00Z", "1970-01-01T00:00:00Z"])
+async def test_a_last_time_that_is_wrong_neither_stops_it_nor_starts_a_time_twice(stamp: str) -> None:
+    async with World(make) as world:
+        await at_noon(world)
+        await world.create(CRON_JOBS, cron_job())
+        await world.advance(5 * MINUTE)
+        await world.patch(CRON_JOBS, "night", {"status": {"lastScheduleTime": stamp}}, sub="status")
+        await world.advance(10 * MINUTE)
+        assert jobs(world) == [f"night-{int(NOON) // 60 + step}" for step in (5, 10, 15)]
+        assert "FailedCreate" not in world.reasons()
+
+
 async def _some_hours(world: World) -> object:
     await at_noon(world)
     await world.create(CRON_JOBS, cron_job(concurrencyPolicy="Replace", successfulJobsHistoryLimit=1))

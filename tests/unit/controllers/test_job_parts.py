@@ -151,6 +151,10 @@ def test_when_a_pod_ended_is_found_out_by_what_there_is() -> None:
     unready = timed(None)
     unready["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": rfc3339(65)}]
     assert finished_at(unready) == 65
+    nonsense = timed(None, deletionTimestamp="tomorrow")
+    nonsense["status"]["containerStatuses"][0]["state"] = {"terminated": {"finishedAt": "never"}}
+    nonsense["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": "soon"}]
+    assert finished_at(nonsense) == 50
 
 
 def work(name: str = "sums", **spec: Any) -> Object:
