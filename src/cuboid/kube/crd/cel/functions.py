@@ -10,17 +10,12 @@ import itertools
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from cuboid.kube import quantity as quantities
 from cuboid.kube.crd import patterns
 from cuboid.kube.crd.cel.values import (
     Budget,
     CelError,
-    Optional,
-    Quantity,
     Type,
     equal,
     in_range,
@@ -38,8 +33,8 @@ METHODS: dict[str, Function] = {}
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([+-])?((?:\d{1,12}(?:\.\d{1,9})?(?:ns|us|µs|ms|s|m|h))+|0)", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_ADDRESSES = (ipaddress.IPv4Address, ipaddress.IPv6Address)
-_NETWORKS = (ipaddress.IPv4Network, ipaddress.IPv6Network)
+ADDRESSES = (ipaddress.IPv4Address, ipaddress.IPv6Address)
+NETWORKS = (ipaddress.IPv4Network, ipaddress.IPv6Network)
 
 
 def function(*names: str) -> Callable[[Function], Function]:
@@ -68,7 +63,8 @@ def call(table: dict[str, Function], name: str, budget: Budget, values: list[Any
         raise CelError(f"no such overload: {name}({kinds})") from error
 
 
-def _text(budget: Budget, *values: Any) -> None:
+def text_only(budget: Budget, *values: Any) -> None:
+    """TypeError for what is no string."""
     for value in values:
         if not isinstance(value, str):
             raise TypeError("not a string")
@@ -151,7 +147,7 @@ def _string(budget: Budget, value: Any) -> str:
         return f"{value.total_seconds():g}s"
     if isinstance(value, float):
         return f"{value:g}" if not value.is_integer() else str(int(value))
-    if not isinstance(value, int | str | (_ADDRESSES[0] | _ADDRESSES[1]) | (_NETWORKS[0] | _NETWORKS[1])):
+    if not isinstance(value, int | str | (ADDRESSES[0] | ADDRESSES[1]) | (NETWORKS[0] | NETWORKS[1])):
         raise TypeError("no string")
     return str(value)
 
@@ -183,48 +179,49 @@ def _timestamp(budget: Budget, value: Any) -> datetime:
         raise CelError("type conversion error from string to timestamp") from error
 
 
-def _part(name: str, of: Callable[[Any], Any]) -> None:
+def part(name: str, of: Callable[[Any], Any]) -> None:
+    """A method without arguments."""
     METHODS[name] = lambda budget, value: of(value)
 
 
-_part("getFullYear", lambda value: value.year)
-_part("getMonth", lambda value: value.month - 1)
-_part("getDate", lambda value: value.day)
-_part("getDayOfMonth", lambda value: value.day - 1)
-_part("getDayOfWeek", lambda value: value.isoweekday() % 7)
-_part("getDayOfYear", lambda value: value.timetuple().tm_yday - 1)
-_part("getHours", lambda v: int(v.total_seconds() // 3600) if isinstance(v, timedelta) else v.hour)
-_part("getMinutes", lambda v: int(v.total_seconds() // 60) if isinstance(v, timedelta) else v.minute)
-_part("getSeconds", lambda v: int(v.total_seconds()) if isinstance(v, timedelta) else v.second)
-_part("getMilliseconds", lambda v: v.microseconds // 1000 if isinstance(v, timedelta) else v.microsecond // 1000)
+part("getFullYear", lambda value: value.year)
+part("getMonth", lambda value: value.month - 1)
+part("getDate", lambda value: value.day)
+part("getDayOfMonth", lambda value: value.day - 1)
+part("getDayOfWeek", lambda value: value.isoweekday() % 7)
+part("getDayOfYear", lambda value: value.timetuple().tm_yday - 1)
+part("getHours", lambda v: int(v.total_seconds() // 3600) if isinstance(v, timedelta) else v.hour)
+part("getMinutes", lambda v: int(v.total_seconds() // 60) if isinstance(v, timedelta) else v.minute)
+part("getSeconds", lambda v: int(v.total_seconds()) if isinstance(v, timedelta) else v.second)
+part("getMilliseconds", lambda v: v.microseconds // 1000 if isinstance(v, timedelta) else v.microsecond // 1000)
 
 # --- strings ---------------------------------------------------------------------------------------------------------
 
 
 @method("contains")
-def _contains(budget: Budget, text: Any, part: Any) -> bool:
-    if isinstance(text, _NETWORKS):
-        return part in text if isinstance(part, _ADDRESSES) else ipaddress.ip_address(part) in text
-    _text(budget, text, part)
+def has_part(budget: Budget, text: Any, part: Any) -> bool:
+    if isinstance(text, NETWORKS):
+        return part in text if isinstance(part, ADDRESSES) else ipaddress.ip_address(part) in text
+    text_only(budget, text, part)
     return part in text
 
 
 @method("startsWith")
 def _starts(budget: Budget, text: str, part: str) -> bool:
-    _text(budget, part)
+    text_only(budget, part)
     return text.startswith(part)
 
 
 @method("endsWith")
 def _ends(budget: Budget, text: str, part: str) -> bool:
-    _text(budget, part)
+    text_only(budget, part)
     return text.endswith(part)
 
 
 @function("matches")
 @method("matches")
 def _matches(budget: Budget, text: str, pattern: str) -> bool:
-    _text(budget, text, pattern)
+    text_only(budget, text, pattern)
     try:
         return patterns.found(pattern, text)
     except CuboidError as error:
@@ -233,14 +230,14 @@ def _matches(budget: Budget, text: str, pattern: str) -> bool:
 
 @method("find")
 def _find(budget: Budget, text: str, pattern: str) -> str:
-    _text(budget, text, pattern)
+    text_only(budget, text, pattern)
     found = patterns.compiled(pattern).search(text)
     return str(found.group(0)) if found else ""
 
 
 @method("findAll")
 def _find_all(budget: Budget, text: str, pattern: str, most: int = -1) -> list[str]:
-    _text(budget, text, pattern)
+    text_only(budget, text, pattern)
     found = [str(one.group(0)) for one in patterns.compiled(pattern).finditer(text)]
     budget.spend(len(found))
     return found if most < 0 else found[:most]
@@ -257,7 +254,7 @@ def _char(budget: Budget, text: str, index: int) -> str:
 def _index(budget: Budget, owner: Any, item: Any, start: int = 0) -> int:
     if isinstance(owner, list):
         return next((i for i, one in enumerate(_list(budget, owner)) if equal(one, item, budget)), -1)
-    _text(budget, owner, item)
+    text_only(budget, owner, item)
     return int(owner.find(item, start))
 
 
@@ -265,38 +262,38 @@ def _index(budget: Budget, owner: Any, item: Any, start: int = 0) -> int:
 def _last_index(budget: Budget, owner: Any, item: Any) -> int:
     if isinstance(owner, list):
         return next((i for i in reversed(range(len(_list(budget, owner)))) if equal(owner[i], item, budget)), -1)
-    _text(budget, owner, item)
+    text_only(budget, owner, item)
     return int(owner.rfind(item))
 
 
 @method("lowerAscii")
 def _lower(budget: Budget, text: str) -> str:
-    _text(budget, text)
+    text_only(budget, text)
     return "".join(letter.lower() if letter.isascii() else letter for letter in text)
 
 
 @method("upperAscii")
 def _upper(budget: Budget, text: str) -> str:
-    _text(budget, text)
+    text_only(budget, text)
     return "".join(letter.upper() if letter.isascii() else letter for letter in text)
 
 
 @method("trim")
 def _trim(budget: Budget, text: str) -> str:
-    _text(budget, text)
+    text_only(budget, text)
     return text.strip()
 
 
 @method("replace")
 def _replace(budget: Budget, text: str, old: str, new: str, most: int = -1) -> str:
-    _text(budget, text, old, new)
+    text_only(budget, text, old, new)
     budget.spend((text.count(old) + 1) * (len(new) + 1) // 16)
     return text.replace(old, new, most)
 
 
 @method("split")
 def _split(budget: Budget, text: str, separator: str, most: int = -1) -> list[str]:
-    _text(budget, text)
+    text_only(budget, text)
     found = list(text) if not separator else text.split(separator, most - 1 if most > 0 else -1)
     budget.spend(len(found))
     return [] if most == 0 else found
@@ -305,7 +302,7 @@ def _split(budget: Budget, text: str, separator: str, most: int = -1) -> list[st
 @method("join")
 def _join(budget: Budget, items: list[Any], separator: str = "") -> str:
     _list(budget, items)
-    _text(budget, separator, *items)
+    text_only(budget, separator, *items)
     budget.spend(len(items) * len(separator) // 16)
     return separator.join(items)
 
@@ -387,110 +384,6 @@ def _intersects(budget: Budget, left: Any, right: Any) -> bool:
     return any(any(equal(item, other, budget) for other in _list(budget, left)) for item in _list(budget, right))
 
 
-# --- what Kubernetes adds --------------------------------------------------------------------------------------------
-
-
-def _succeeds(make: Function) -> Function:
-    def check(budget: Budget, value: Any) -> bool:
-        try:
-            make(budget, value)
-        except (CuboidError, ValueError):
-            return False
-        return True
-
-    return check
-
-
-def _named(name: str, make: Callable[[Any], Any]) -> Function:
-    """A constructor, whose complaint names what it makes."""
-
-    def construct(budget: Budget, value: Any) -> Any:
-        _text(budget, value)
-        try:
-            return make(value)
-        except (CuboidError, ValueError) as error:
-            raise CelError(f"{name} parse error during conversion from string: {error}") from error
-
-    return construct
-
-
-def _url(value: str) -> Any:
-    found = urlsplit(value)
-    if not (found.scheme or value.startswith("/")) or " " in value:
-        raise ValueError("not an absolute URI or path")
-    _ = found.port
-    return found
-
-
-def _network(value: str) -> Any:
-    if "/" not in value:
-        raise ValueError("no prefix length")
-    return ipaddress.ip_network(value, strict=False)
-
-
-def _quantity(value: str) -> Quantity:
-    return Quantity(Fraction(quantities.parse(value)))
-
-
-for _name, _check, _make in (
-    ("url", "isURL", _url),
-    ("ip", "isIP", ipaddress.ip_address),
-    (
-        "cidr",
-        "isCIDR",
-        lambda value: ipaddress.ip_network(value, strict=False) if "/" in value else ipaddress.ip_network(""),
-    ),
-    ("quantity", "isQuantity", _quantity),
-):
-    FUNCTIONS[_name] = _named(_name, _make)
-    FUNCTIONS[_check] = _succeeds(FUNCTIONS[_name])
-FUNCTIONS["ip.isCanonical"] = lambda budget, value: str(ipaddress.ip_address(value)) == value
-_part("getScheme", lambda url: url.scheme)
-_part("getHost", lambda url: url.netloc.rpartition("@")[2])
-_part("getHostname", lambda url: url.hostname or "")
-_part("getPort", lambda url: "" if url.port is None else str(url.port))
-_part("getEscapedPath", lambda url: url.path)
-_part("getQuery", lambda url: parse_qs(url.query, keep_blank_values=True))
-_part("family", lambda address: address.version)
-_part("isLoopback", lambda address: address.is_loopback)
-_part("isUnspecified", lambda address: address.is_unspecified)
-_part("isLinkLocalMulticast", lambda address: address.is_multicast)
-_part("isGlobalUnicast", lambda address: not (address.is_multicast or address.is_loopback or address.is_unspecified))
-_part("prefixLength", lambda network: network.prefixlen)
-_part("masked", lambda network: network)
-METHODS["ip"] = lambda budget, network: network.network_address
-METHODS["containsIP"] = _contains
-METHODS["containsCIDR"] = lambda budget, outer, inner: (
-    ipaddress.ip_network(inner) if isinstance(inner, str) else inner
-).subnet_of(outer)
-_part("isInteger", lambda quantity: quantity.value.denominator == 1)
-_part("asInteger", lambda quantity: in_range(int(quantity.value)))
-_part("sign", lambda quantity: (quantity.value > 0) - (quantity.value < 0))
-METHODS["asApproximateFloat"] = lambda budget, quantity: float(quantity.value)
-METHODS["isLessThan"] = lambda budget, left, right: left.value < right.value
-METHODS["isGreaterThan"] = lambda budget, left, right: left.value > right.value
-METHODS["compareTo"] = lambda budget, left, right: (left.value > right.value) - (left.value < right.value)
-METHODS["add"] = lambda budget, left, right: Quantity(left.value + (right if isinstance(right, int) else right.value))
-METHODS["sub"] = lambda budget, left, right: Quantity(left.value - (right if isinstance(right, int) else right.value))
-
-# --- optional values -------------------------------------------------------------------------------------------------
-
-FUNCTIONS["optional.of"] = lambda budget, value: Optional(value, True)
-FUNCTIONS["optional.none"] = lambda budget: Optional()
-FUNCTIONS["optional.ofNonZeroValue"] = lambda budget, value: Optional(value, True) if value else Optional()
-METHODS["hasValue"] = lambda budget, optional: optional.present
-METHODS["orValue"] = lambda budget, optional, other: optional.value if optional.present else other
-METHODS["or"] = lambda budget, optional, other: optional if optional.present else other
-
-
-@method("value")
-def _value(budget: Budget, optional: Optional) -> Any:
-    if not optional.present:
-        raise CelError("optional.none() dereference")
-    return optional.value
-
-
-NAMESPACES = frozenset(name.partition(".")[0] for name in FUNCTIONS if "." in name)
 TYPES: dict[str, Type] = {
     name: Type(name)
     for name in ("bool", "uint", "int", "double", "string", "bytes", "list", "map", "null_type", "type")

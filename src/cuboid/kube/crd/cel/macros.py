@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cuboid.kube.crd.cel.values import CelError, type_name
 
 if TYPE_CHECKING:
-    from cuboid.kube.crd.cel.parse import Env, Node
+    from cuboid.kube.crd.cel.nodes import Env, Node
 
 MACROS = frozenset(
     ("all", "exists", "exists_one", "existsOne", "map", "filter", "transformList", "transformMap", "transformMapEntry")
