@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -171,7 +174,28 @@ def test_a_namespace_with_everything_in_it_goes(cluster: LiveCluster) -> None:
     assert "full" not in cluster.kubectl("get", "namespaces")
 
 
-def test_garbage_that_was_left_by_a_killed_server_is_collected_by_the_next(tmp_path: Any) -> None:
+def test_beside_the_server_over_http_work_ends_and_garbage_goes_too(tmp_path: Path) -> None:
+    with living(tmp_path, controllers="false") as cluster, cluster.server.http() as http:
+        words = ["-m", "cuboid.controllers", "--all", "--kubeconfig", str(cluster.server.kubeconfig())]
+        with (tmp_path / "controllers.log").open("ab") as log:
+            beside = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log)
+        try:
+            cluster.kubectl("create", "namespace", "full")
+            cluster.kubectl("create", "configmap", "settings", "-n", "full")
+            cluster.apply(job("sums", completions=2, parallelism=2))
+            cluster.until(lambda: len(running(cluster, "sums")) == 2, "no pod runs")
+            for pod in running(cluster, "sums"):
+                finish(http, pod)
+            cluster.kubectl("wait", "--for=condition=complete", "job/sums", "--timeout=20s")
+            cluster.kubectl("delete", "job", "sums", "--cascade=foreground", "--timeout=30s")
+            assert not cluster.get("pods", "-l", "job-name=sums")["items"]
+            cluster.kubectl("delete", "namespace", "full", "--timeout=30s")
+        finally:
+            beside.terminate()
+            beside.wait(15)
+
+
+def test_garbage_that_was_left_by_a_killed_server_is_collected_by_the_next(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path)
     server.start()
     try:
