@@ -30,6 +30,8 @@ STARTUP_SECONDS = 60.0
 """The same for a node that was made and has never said anything."""
 LOOK_SECONDS = 2.0
 """A node that is heard of is looked at so often, so that a longer pause is known to be one of this process."""
+WITNESS_SECONDS = 1.0
+"""Between two looks for another node that is heard of, when one is to be given up."""
 _CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
@@ -135,6 +137,9 @@ class NodeLifecycleController:
         if left > 0:
             draft.look_again(left)
             return ""
+        if not self._witnessed(nodes, now - patience / 2):
+            draft.look_again(WITNESS_SECONDS)
+            return ""
         delay = zones.wait(node, nodes, LOST, now)
         if delay is None:
             return ""
@@ -142,6 +147,11 @@ class NodeLifecycleController:
             draft.look_again(delay)
             return ""
         return key
+
+    def _witnessed(self, nodes: Iterable[Raw], since: float) -> bool:
+        """Whether anybody was heard of lately. When all fall silent at once, one is found out before the others."""
+        ready = (objects.name(node) for node in nodes if readiness(node) == "True")
+        return any(self._heard[name].at >= since for name in ready if name in self._heard)
 
 
 def _since(node: Raw) -> float:
