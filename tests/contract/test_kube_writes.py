@@ -144,6 +144,12 @@ async def test_an_applied_object_must_say_what_it_is_and_may_not_name_owners(cli
         await client.patch(CONFIG_MAPS, "x", owned, NS, form=APPLY)
     with pytest.raises(InvalidError, match="does not match the name on the URL"):
         await client.patch(CONFIG_MAPS, "x", config_map("y"), NS, form=APPLY)
+    twice = {**still("x"), "spec": {"containers": [{"name": "a"}, {"name": "a"}]}}
+    words = (
+        r"typed patch object \(default/x; /v1, Kind=Pod\): \.spec\.containers: duplicate entries for key \[name=\"a\"\]"
+    )
+    with pytest.raises(InvalidError, match=words):
+        await client.patch(PODS, "x", twice, NS, form=APPLY)
 
 
 async def test_owners_are_reset_on_demand_and_then_not_tracked_until_the_next_apply(client: Client) -> None:

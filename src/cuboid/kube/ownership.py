@@ -19,7 +19,7 @@ from cuboid.kube.kind import Kind
 from cuboid.kube.options import WriteOptions
 from cuboid.kube.validate_meta import MAX_ANNOTATIONS
 from cuboid.lib.clock import rfc3339
-from cuboid.lib.errors import ConflictError
+from cuboid.lib.errors import ConflictError, InvalidError
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 KUBECTL = "kubectl"
@@ -56,6 +56,17 @@ def _shallow(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @_shallow
+def check_lists(kind: Kind, config: Object) -> None:
+    """bad_request for lists whose items can not be told apart."""
+    try:
+        typed.check_lists(kind.schema, config)
+    except InvalidError as error:
+        place = "/".join(config["metadata"].get(key, "") for key in ("namespace", "name"))
+        what = f"{kind.group}/{kind.version}, Kind={kind.kind}"
+        raise status.bad_request(f"failed to create typed patch object ({place}; {what}): {error.message}") from error
+
+
+@_shallow
 def stamp_birth(
     kind: Kind, form: Kind, new: Object, options: WriteOptions, now: str, applied: Object | None = None
 ) -> None:
@@ -69,7 +80,6 @@ def stamp_birth(
         found = managers.born(form.schema, new, identity, ignored, now)
     else:
         identity = Identity(options.manager, managers.APPLY, kind.api_version)
-        typed.check_lists(kind.schema, applied)
         found = managers.owner(kind.schema, applied, identity, ignored, now)
     if found:
         new["metadata"]["managedFields"] = managers.encode(found)

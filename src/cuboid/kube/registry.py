@@ -204,6 +204,7 @@ class Registry:
         config, warnings = bodies.decode(kind, body, options)
         bodies.name(config, name)
         bodies.place(config, namespace)
+        ownership.check_lists(kind, config)
         asked = bodies.version_in(config, APPLY)
 
         def change(old: Object) -> _Change:

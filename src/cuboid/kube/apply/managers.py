@@ -195,8 +195,7 @@ def applied(
     managers: Managers, node: Node, live: Object, config: Object, identity: Identity, ignored: FieldSet, now: str,
     *, force: bool = False,
 ) -> Applied:  # fmt: skip
-    """Merge a configuration in. ConflictError with one cause per field that another manager has otherwise."""
-    typed.check_lists(node, config)
+    """Merge a configuration in, whose lists are checked. ConflictError with one cause per field that another has."""
     if not managers:
         everything = typed.whole(node, _plain(live))
         before = Identity(BEFORE, UPDATE, identity.version)

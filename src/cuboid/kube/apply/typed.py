@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cuboid.kube.apply.fieldset import SELF, FieldSet, is_member, with_self
+from cuboid.kube.apply.fieldset import SELF, FieldSet, is_member, text, with_self
 from cuboid.kube.schema import Node
 from cuboid.kube.status import bad_request
 
@@ -87,11 +87,11 @@ def check_lists(node: Node | None, value: Any, path: str = "") -> None:
             if name is None:
                 missing = ", ".join(f'"{key}"' for key in node.list_keys)
                 raise bad_request(
-                    f"failed to create typed patch object: {path}: element {index}: associative list with keys has an "
-                    f"element that omits key field {missing} (and doesn't have default value)"
+                    f"{path}: element {index}: associative list with keys has an element that omits key field "
+                    f"{missing} (and doesn't have default value)"
                 )
             if name in seen:
-                raise bad_request(f"failed to create typed patch object: {path}: duplicate entries for key [{name}]")
+                raise bad_request(f"{path}: duplicate entries for key {text((name,))}")
             seen.add(name)
             check_lists(node.items, item, f"{path}[{index}]")
 
