@@ -51,8 +51,8 @@ ACCEL_REASON = "cuboid.dev/accel-reason"
 
 ADMITTED_AT = "cuboid.dev/admittedAt"
 BOUND_AT = "cuboid.dev/boundAt"
-"""On a Pod: when the embedded API server took it and when its scheduler chose the node, RFC 3339 with microseconds. They
-are the first phases of the receipt; without them (another API server, another scheduler) it begins at the node."""
+"""On a Pod: when the embedded API server took it and when its scheduler chose the node, RFC 3339 with microseconds.
+They are the first phases of the receipt; without them (another API server, another scheduler) it begins at the node."""
 
 LEASE_NAMESPACE = "kube-node-lease"
 
@@ -62,3 +62,7 @@ SERVICE_SUBNET = "10.96.0.0/16"
 API_SERVICE_IP = "10.96.0.1"
 DNS_SERVICE_IP = "10.96.0.10"
 """Within the default range: where pods find the API, and their resolver."""
+
+API_SERVICE = ("default", "kubernetes")
+DNS_SERVICE = ("kube-system", "kube-dns")
+"""Namespaces and names of the services that have these addresses."""

@@ -23,7 +23,7 @@ import uvloop
 
 import cuboid
 from cuboid.controllers.accounts_tokens import TokenSecretController
-from cuboid.kube import backup, kinds, namespaces
+from cuboid.kube import backup, kinds, namespaces, system_objects
 from cuboid.kube.cache import Cache
 from cuboid.kube.crd import serving as crd
 from cuboid.kube.names import API_SERVICE_IP
@@ -111,6 +111,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         registry = Registry(store, cache, served_kinds)
         await namespaces.ensure_permanent(registry)
         guarded = await security.make(registry, settings, material, renewal)
+        await system_objects.ensure(registry, url, dns=bool(settings.dns_port))
         served = Context(
             registry, settings, guarded, context, node_socket=paths.node_socket, boot_id=BOOT_ID.read_text().strip()
         )

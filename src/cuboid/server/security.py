@@ -83,6 +83,7 @@ async def make(registry: Registry, settings: ServerSettings, material: Material,
         toleration_seconds=settings.toleration_seconds,
         mount_account_tokens=settings.mount_account_tokens,
         tenant_node_ports=settings.tenant_node_ports,
+        service_subnet=settings.service_subnet,
     )
     registry.admission = chain.make(registry, policy, authorizer.allows, options)
     size = settings.audit_mib << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cuboid.kube.names import SERVICE_SUBNET
 from cuboid.lib.settings import setting
 
 
@@ -38,6 +39,9 @@ class ServerSettings:
     oidc_ca_file: str = setting("", why="PEM file of the CA of the provider; empty: those of this machine")
     audit_mib: int = setting(64, unit="MiB", why="size of one file of the audit log; 0 for none")
     audit_files: int = setting(5, why="older files of the audit log that are kept")
+    service_subnet: str = setting(
+        SERVICE_SUBNET, why="addresses of services, the same as [net] service_subnet; must not overlap the pods'"
+    )
     tenant_node_ports: bool = setting(False, why="let tenants have Services of type NodePort: ports of this machine")
     body_limit: int = setting(3 * 1024 * 1024, unit="B", why="the limit of Kubernetes for one request body")
     request_seconds: float = setting(

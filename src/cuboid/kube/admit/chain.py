@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from cuboid.kube.admission import Chain
 from cuboid.kube.admit.accounts import ServiceAccounts
+from cuboid.kube.admit.addresses import ServiceAddresses
 from cuboid.kube.admit.guard import TenantGuard
 from cuboid.kube.admit.limits import LimitRanger
 from cuboid.kube.admit.node import NodeRestriction
 from cuboid.kube.admit.quota import ResourceQuota
 from cuboid.kube.admit.rights import Allows, Creation, Escalation, OwnerReferences
 from cuboid.kube.admit.scheduling import DefaultTolerationSeconds, Priority, RuntimeClasses
+from cuboid.kube.names import SERVICE_SUBNET
 from cuboid.kube.rbac.policy import Policy
 from cuboid.kube.registry import Registry
 
@@ -24,6 +26,7 @@ class Options:
     toleration_seconds: int = 300
     mount_account_tokens: bool = False
     tenant_node_ports: bool = False
+    service_subnet: str = SERVICE_SUBNET
 
 
 def make(registry: Registry, policy: Policy, allows: Allows, options: Options) -> Chain:
@@ -39,5 +42,6 @@ def make(registry: Registry, policy: Policy, allows: Allows, options: Options) -
         LimitRanger(registry),
         Escalation(policy, allows),
         OwnerReferences(registry.kinds, allows),
+        ServiceAddresses(registry, subnet=options.service_subnet),
         ResourceQuota(registry),
     )

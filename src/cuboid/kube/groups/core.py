@@ -11,8 +11,10 @@ from cuboid.kube.core import (
     SecretStrategy,
     ServiceAccountStrategy,
 )
+from cuboid.kube.groups.service_strategy import ServiceStrategy
 from cuboid.kube.kind import VERBS, Kind, Subresource, status_of
 from cuboid.kube.pods import PodStrategy
+from cuboid.kube.printing import network
 from cuboid.kube.strategy import StatusStrategy, Strategy
 
 _CORE = "io.k8s.api.core.v1."
@@ -104,9 +106,9 @@ ROWS: tuple[Kind, ...] = (
         "services",
         True,
         "io.k8s.api.core.v1.Service",
-        StatusStrategy(),
-        c.PLAIN,
-        c.plain,
+        ServiceStrategy(),
+        network.SERVICE,
+        network.service,
         ("svc",),
         categories=("all",),
         subresources=(status_of("Service"),),
@@ -119,8 +121,8 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.core.v1.Endpoints",
         Strategy(),
-        c.PLAIN,
-        c.plain,
+        network.ENDPOINTS,
+        network.endpoints,
         ("ep",),
     ),
     Kind(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
 from cuboid.kube.kind import Kind
+from cuboid.kube.printing import network
 from cuboid.kube.strategy import Strategy
 
 ROWS: tuple[Kind, ...] = (
@@ -15,7 +15,7 @@ ROWS: tuple[Kind, ...] = (
         True,
         "io.k8s.api.discovery.v1.EndpointSlice",
         Strategy(),
-        c.PLAIN,
-        c.plain,
+        network.SLICE,
+        network.endpoint_slice,
     ),
 )

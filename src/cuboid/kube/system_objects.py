@@ -1,0 +1,89 @@
+"""Objects that every server has from its start: the services of the API and of the resolver, and where the API is."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from cuboid.kube import kinds, syntax
+from cuboid.kube.kind import Kind
+from cuboid.kube.names import API_SERVICE, API_SERVICE_IP, DNS_SERVICE, DNS_SERVICE_IP
+from cuboid.kube.registry import Registry, WriteOptions
+from cuboid.lib.errors import AlreadyExistsError
+
+Object = dict[str, Any]
+_HTTPS = {"name": "https", "protocol": "TCP"}
+_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
+_OF_SERVICE = "kubernetes.io/service-name"
+
+
+async def ensure(registry: Registry, url: str, *, dns: bool) -> None:
+    """Create what a fresh store lacks, and say where the API is now. Idempotent.
+
+    `url` is the server's own, `https://host:port`; `dns` tells whether it has a resolver.
+    """
+    parts = urlsplit(url)
+    port = parts.port or 443
+    await _ensure(registry, "Service", _api_service(port))
+    if dns:
+        await _ensure(registry, "Service", _dns_service())
+    host = parts.hostname or ""
+    if not syntax.ip_address(host):
+        await _ensure(registry, "Endpoints", _endpoints(host, port), ("subsets",))
+        await _ensure(registry, "EndpointSlice", _slice(host, port), ("endpoints", "ports"), "discovery.k8s.io")
+
+
+def _named(place: tuple[str, str], **labels: str) -> Object:
+    return {"namespace": place[0], "name": place[1], "labels": labels}
+
+
+def _api_service(port: int) -> Object:
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    ports = [{**_HTTPS, "port": 443, "targetPort": port}]
+    return {
+        "metadata": _named(API_SERVICE, **labels),
+        "spec": {"clusterIP": API_SERVICE_IP, "ports": ports, "type": "ClusterIP"},
+    }
+
+
+def _dns_service() -> Object:
+    labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
+    ports = [
+        {"name": "dns", "port": 53, "protocol": "UDP"},
+        {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+    ]
+    return {"metadata": _named(DNS_SERVICE, **labels), "spec": {"clusterIP": DNS_SERVICE_IP, "ports": ports}}
+
+
+def _endpoints(host: str, port: int) -> Object:
+    subsets = [{"addresses": [{"ip": host}], "ports": [{**_HTTPS, "port": port}]}]
+    return {"metadata": _named(API_SERVICE, **{_SKIP_MIRROR: "true"}), "subsets": subsets}
+
+
+def _slice(host: str, port: int) -> Object:
+    return {
+        "metadata": _named(API_SERVICE, **{_OF_SERVICE: API_SERVICE[1]}),
+        "addressType": "IPv6" if ":" in host else "IPv4",
+        "endpoints": [{"addresses": [host], "conditions": {"ready": True}}],
+        "ports": [{**_HTTPS, "port": port}],
+    }
+
+
+async def _ensure(
+    registry: Registry, name: str, wanted: Object, current: tuple[str, ...] = (), group: str = ""
+) -> None:
+    """`current` are the fields that are set anew at each start."""
+    kind: Kind = kinds.builtin(name, group)
+    metadata = wanted["metadata"]
+    namespace = metadata.get("namespace", "")
+    entry = registry.of(kind).get(namespace, metadata["name"])
+    if entry is None:
+        try:
+            await registry.create(kind, namespace, wanted, WriteOptions())
+        except AlreadyExistsError:
+            return
+        return
+    found = entry.object()
+    changed = {**found, **{key: wanted[key] for key in current}}
+    if changed != found:
+        await registry.update(kind, namespace, metadata["name"], changed, WriteOptions())
