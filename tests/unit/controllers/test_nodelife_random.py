@@ -91,7 +91,7 @@ _STEPS = st.lists(
 @example(8, [("die", frozenset({0, 1, 2}), 1)])
 @example(3, [("die", frozenset({0, 1, 2}), 15), ("return", frozenset({1}), 5)])
 @example(3, [("die", frozenset({0}), 15), ("die", frozenset({1, 2}), 0)])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(2, 8), _STEPS)
 def test_nobody_who_is_heard_of_is_given_up_and_who_is_not_is_in_the_end(
     count: int, steps: list[tuple[str, frozenset[int], int]]
