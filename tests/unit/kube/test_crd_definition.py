@@ -147,6 +147,15 @@ def test_a_wrong_definition_is_refused(path: str, value: Any, error: str) -> Non
             'S.properties[x].default: Invalid value: "string": S.properties[x].default in body must be of type '
             'integer: "string"',
         ),
+        (
+            {"type": "object", "properties": {"a": {"type": "string"}}, "default": {"a": "x", "b": 1}},
+            'S.properties[x].default: Invalid value: {"a":"x","b":1}: must not have fields that the schema lacks: b',
+        ),
+        (
+            {"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}},
+            'S.properties[x].items.x-kubernetes-validations[0].rule: Invalid value: "self == oldSelf": oldSelf cannot '
+            "be used on the uncorrelatable portion of the schema within S.properties[x].items",
+        ),
     ],
 )
 def test_a_schema_that_is_not_structural_is_refused(schema: dict[str, Any], error: str) -> None:

@@ -13,7 +13,7 @@ _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 def root(raw: Schema) -> Node:
     """Of a whole object."""
-    made = _node(raw)
+    made = node(raw)
     made.kind = "object"
     _embed(made)
     return made
@@ -26,18 +26,19 @@ def _embed(made: Node) -> None:
     made.properties["metadata"] = schema.node(_META)
 
 
-def _node(raw: Schema) -> Node:
+def node(raw: Schema) -> Node:
+    """Of a part of an object."""
     made = Node(_kind(raw), form=raw.get("format", ""))
     made.loose = True
     made.preserve = bool(raw.get("x-kubernetes-preserve-unknown-fields"))
     if made.kind == "object":
-        made.properties = {key: _node(child) for key, child in (raw.get("properties") or {}).items()}
+        made.properties = {key: node(child) for key, child in (raw.get("properties") or {}).items()}
     elif made.kind == "map":
         values = raw["additionalProperties"]
-        made.items = _node(values) if isinstance(values, dict) else _any()
+        made.items = node(values) if isinstance(values, dict) else _any()
     elif made.kind == "array":
         items = raw.get("items")
-        made.items = _node(items) if isinstance(items, dict) else _any()
+        made.items = node(items) if isinstance(items, dict) else _any()
     if raw.get("x-kubernetes-embedded-resource"):
         _embed(made)
     return _with_lists(made, raw)

@@ -44,8 +44,8 @@ def has_rules(schema: Schema) -> bool:
 # --- when a definition is written ------------------------------------------------------------------------------------
 
 
-def check_rules(schema: Schema, path: str, fields: Fields) -> None:
-    """What is wrong with the rules of one schema."""
+def check_rules(schema: Schema, path: str, fields: Fields, loose: str = "") -> None:
+    """What is wrong with the rules of one schema. `loose`: it is within a list whose items have no identity."""
     given: Sequence[Rule] = schema.get(_KEY) or ()
     if len(given) > MAX_RULES:
         fields.too_many(f"{path}.{_KEY}", len(given), MAX_RULES)
@@ -55,12 +55,22 @@ def check_rules(schema: Schema, path: str, fields: Fields) -> None:
             fields.required(f"{where}.rule", "rule is not specified")
             continue
         _compiles(rule["rule"], f"{where}.rule", fields)
+        if loose and _looks_back(rule["rule"]):
+            why = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {loose}"
+            fields.invalid(f"{where}.rule", rule["rule"], why)
         if rule.get("messageExpression"):
             _compiles(rule["messageExpression"], f"{where}.messageExpression", fields)
         if len(rule.get("message", "")) > MAX_MESSAGE:
             fields.too_long(f"{where}.message", MAX_MESSAGE)
         if rule.get("reason") and rule["reason"] not in REASONS:
             fields.unsupported(f"{where}.reason", rule["reason"], REASONS)
+
+
+def _looks_back(text: str) -> bool:
+    try:
+        return "oldSelf" in compiled(text).names
+    except (CelError, RecursionError):
+        return False
 
 
 def _compiles(text: str, path: str, fields: Fields) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from cuboid.kube import schema as schemas
+from cuboid.kube.crd import compile as compiling
 from cuboid.kube.crd import patterns, rules, validation
 from cuboid.kube.crd.values import Schema, subschemas
 from cuboid.kube.fields import Fields
@@ -62,6 +64,7 @@ class _Walk:
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
         self._left = MAX_NODES
+        self._loose = ""  # the path of the list in which an item of before can not be told from another
 
     def _within(self, path: str, depth: int) -> bool:
         self._left -= 1
@@ -115,7 +118,7 @@ class _Walk:
             fields.invalid(f"{path}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
         if schema.get("x-kubernetes-embedded-resource"):
             self._embedded(schema, path, at_root)
-        rules.check_rules(schema, path, fields)
+        rules.check_rules(schema, path, fields, self._loose)
         listed = schema.get("x-kubernetes-list-type")
         if listed:
             self._list(schema, listed, path)
@@ -199,7 +202,11 @@ class _Walk:
         if isinstance(items, list):
             fields.forbidden(f"{path}.items", "items must be a schema object and not an array")
         elif isinstance(items, dict):
+            outer = self._loose
+            if schema.get("x-kubernetes-list-type") != "map":
+                self._loose = outer or f"{path}.items"
             self.value(items, f"{path}.items", depth + 1, "specified array items")
+            self._loose = outer
         self._junctors(schema, path, depth)
 
     def _junctors(self, schema: Schema, path: str, depth: int) -> None:
@@ -266,8 +273,15 @@ def _check_default(schema: Schema, path: str, fields: Fields) -> None:
         return
     tried = Fields()
     value: Any = schema["default"]
+    unknown: list[str] = []
     try:
         validation.check(schema, value, f"{path}.default", tried)
+        if not fields.errors:  # else the schema may be one that can not be compiled
+            schemas.decode(compiling.node(schema), value, unknown)
     except (InvalidError, RecursionError) as error:
         fields.invalid(f"{path}.default", "", str(error))
+    if unknown:
+        fields.invalid(
+            f"{path}.default", value, f"must not have fields that the schema lacks: {', '.join(unknown[:5])}"
+        )
     fields.errors += tried.errors
