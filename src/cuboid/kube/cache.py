@@ -36,6 +36,7 @@ class ResourceCache:
         self._fields_of = fields_of
         self._objects: dict[str, dict[str, Entry]] = {}
         self._owned: dict[str, set[Place]] = {}  # by uid of an owner
+        self._orphans: dict[str, dict[str, Entry]] | None = None  # by namespace and name
         self._changes: deque[Change] = deque()
         self._audience = Audience(backlog)
         self._oldest = 0  # changes up to this version are not in the window
@@ -72,8 +73,23 @@ class ResourceCache:
         return chosen
 
     def orphans(self, namespace: str) -> Iterator[Entry]:
-        """Those of a namespace without any owner, in no order."""
-        return (entry for entry in self._objects.get(namespace, {}).values() if not entry.owners)
+        """Those of a namespace without any owner, in no order. Indexed once somebody asks."""
+        if self._orphans is None:
+            self._orphans = {}
+            for entry in self:
+                self._note_orphan(entry)
+        return iter(self._orphans.get(namespace, {}).values())
+
+    def _note_orphan(self, entry: Entry, *, gone: bool = False) -> None:
+        if self._orphans is None:
+            return
+        here = self._orphans.setdefault(entry.key.namespace, {})
+        if entry.owners or gone:
+            here.pop(entry.key.name, None)
+        else:
+            here[entry.key.name] = entry
+        if not here:
+            del self._orphans[entry.key.namespace]
 
     def watch(self, wanted: Filter, since: int) -> Watcher:
         """Changes after `since`, for a part of this process. GoneError when some of them are no longer known."""
@@ -131,6 +147,7 @@ class ResourceCache:
         for uid in entry.owners:
             self._owned.setdefault(uid, set()).add((key.namespace, key.name))
         self._objects.setdefault(key.namespace, {})[key.name] = entry
+        self._note_orphan(entry)
 
     def _remove(self, entry: Entry) -> None:
         found = self._objects[entry.key.namespace]
@@ -138,6 +155,7 @@ class ResourceCache:
         if not found:
             del self._objects[entry.key.namespace]
         self._disown(entry)
+        self._note_orphan(entry, gone=True)
 
     def _disown(self, entry: Entry) -> None:
         for uid in entry.owners:

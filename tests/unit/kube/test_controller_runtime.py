@@ -17,6 +17,7 @@ from cuboid.kube.controller.remote import RemoteSource
 from cuboid.kube.controller.runtime import Runtime
 from cuboid.kube.controller.sources import LocalSource, Source
 from cuboid.kube.controller.view import Controller, Key, View, Watch, itself
+from cuboid.kube.selectors import Requirement
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import CuboidError
 from tests.harness.control import World
@@ -224,3 +225,46 @@ async def test_a_key_that_costs_much_rests_before_it_comes_again() -> None:
     assert len(queue) == 0
     async with asyncio.timeout(5):
         assert await queue.take() == KEY
+
+
+async def test_plans_without_work_leave_the_loop_to_others(world: World) -> None:
+    class Idle(Mirror):
+        name = "idle"
+
+        def plan(self, key: Key, view: View, now: float) -> Plan:
+            self.seen.append(key)
+            return NOTHING
+
+    for number in range(200):
+        await world.create(CONFIG_MAPS, {"metadata": {"name": f"m{number}"}})
+    idle, turns = Idle(), 0
+    async with running(world.client, LocalSource(world.registry), idle), asyncio.timeout(20):
+        while len(idle.seen) < 200:
+            await asyncio.sleep(0)
+            turns += 1
+    assert turns >= 200
+
+
+@pytest.mark.parametrize("kind", ["local", "remote"])
+async def test_orphans_are_those_without_an_owner_now(world: World, kind: str) -> None:
+    labels = {"app": "x", "tier": "a"}
+    chosen = (Requirement("app", "=", frozenset(("x",))), Requirement("tier", "!=", frozenset(("b",))))
+    source = source_of(world, kind)
+    async with running(world.client, source, Mirror()):
+        owner = await world.create(CONFIG_MAPS, {"metadata": {"name": "owner"}})
+        await world.create(CONFIG_MAPS, {"metadata": {"name": "free", "labels": labels}})
+        await world.create(CONFIG_MAPS, {"metadata": {"name": "other", "labels": {"app": "y"}}})
+        refs = [objects.owner_reference(owner)]
+        await world.create(CONFIG_MAPS, {"metadata": {"name": "owned", "labels": labels, "ownerReferences": refs}})
+
+        def names() -> list[str]:
+            return [objects.name(one) for one in source.orphans(CONFIG_MAPS, "default", chosen)]
+
+        await until(lambda: names() == ["free"])
+        await world.patch(CONFIG_MAPS, "owned", {"metadata": {"ownerReferences": None}})
+        await until(lambda: names() == ["free", "owned"])
+        await world.patch(CONFIG_MAPS, "free", {"metadata": {"ownerReferences": refs}})
+        await until(lambda: names() == ["owned"])
+        await world.delete(CONFIG_MAPS, "owned")
+        await until(lambda: names() == [])
+        assert source.orphans(CONFIG_MAPS, "kube-public", chosen) == []

@@ -55,6 +55,7 @@ class Runtime:
         self._queues = {controller.name: KeyQueue() for controller in self._controllers}
         self._workers = workers
         self._clock = clock
+        self._turn = asyncio.Lock()
         self.counts: Counter[tuple[str, str]] = Counter()
         """Plans by controller and outcome: done, conflict (made anew), failed (tried again), broken (a defect)."""
         for controller in self._controllers:
@@ -116,12 +117,13 @@ class Runtime:
             else:
                 queue.done(key)
                 self.counts[controller.name, "done"] += 1
-            await asyncio.sleep(0)  # a plan without anything to do waits for nothing: others get their turn
 
     async def _once(self, controller: Controller, key: Key, queue: KeyQueue) -> None:
-        began = time.perf_counter()
-        plan = controller.plan(key, self._source, self._clock())
-        queue.rest(key, min(REST * (time.perf_counter() - began), MAX_REST))
+        async with self._turn:
+            await asyncio.sleep(0)  # between two plans of any controllers, the loop gets to everything else
+            began = time.perf_counter()
+            plan = controller.plan(key, self._source, self._clock())
+            queue.rest(key, min(REST * (time.perf_counter() - began), MAX_REST))
         if plan.instructions:
             log.debug("acting", controller=controller.name, key=str(key), plan=told(plan))
         try:
