@@ -24,6 +24,7 @@ ANCIENT = "ancient-changes"
 BEFORE = "before-first-apply"
 """Owner of what an object had when it was first applied to and nobody owned anything."""
 _META = ("name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion")
+_TYPE = ("apiVersion", "kind")
 _STRIPPED: FieldSet = {"f:apiVersion": {}, "f:kind": {}, "f:metadata": {".": {}, **{f"f:{key}": {} for key in _META}}}
 
 
@@ -119,10 +120,11 @@ def same_but_times(left: Managers, right: Managers) -> bool:
 
 
 def born(node: Node, new: Object, identity: Identity, ignored: FieldSet, now: str) -> Managers:
-    """After a creation: all that the object has is its creator's. `ignored` is what the write could not set."""
-    fields = typed.whole(node, new, structs=False)
-    mine = fieldset.recursive_difference(fields, ignored) if ignored else fields
-    mine = fieldset.difference(mine, _STRIPPED)
+    """After a creation: all that the object has is its creator's. `ignored` are the parts that it could not set."""
+    written = {key: value for key, value in _plain(new).items() if key not in _TYPE and f"f:{key}" not in ignored}
+    if not written["metadata"]:
+        del written["metadata"]
+    mine = typed.whole(node, written, structs=False)
     return {identity: Owned(mine, now)} if mine else {}
 
 

@@ -18,6 +18,8 @@ from cuboid.kube.status import bad_request
 KEY_DEFAULTS = {"protocol": "TCP"}
 """Keys of list items that have a default: the ports of containers and services."""
 Object = dict[str, Any]
+_LEAF: FieldSet = {}
+_NONE: dict[str, Node] = {}
 _encode = msgspec.json.encode
 
 
@@ -126,16 +128,39 @@ def whole(node: Node | None, value: Any, *, structs: bool = True) -> FieldSet:
     """A value with all that is in it, itself a member; without `structs`, those are none."""
     if _by_field(node, value):
         found: FieldSet = {}
-        properties = node.properties if node is not None else {}
+        properties, items = (node.properties, node.items) if node is not None else (_NONE, None)
         for key, item in value.items():
-            found["f:" + key] = whole(properties.get(key) or (node.items if node else None), item, structs=structs)
+            leaf = not isinstance(item, dict | list)
+            found["f:" + key] = _LEAF if leaf else whole(properties.get(key) or items, item, structs=structs)
         return with_self(found) if structs or not properties else found
     if isinstance(value, list) and _associative(node):
         assert node is not None
-        items = _elements(node, value)
-        if items:
-            return {SELF: {}, **{n: with_self(whole(node.items, i, structs=structs)) for n, i in items.items()}}
-    return {}
+        elements = _elements(node, value)
+        if elements:
+            return {SELF: _LEAF, **{n: with_self(whole(node.items, i, structs=structs)) for n, i in elements.items()}}
+    return _LEAF
+
+
+def born(node: Node, new: Object) -> FieldSet:
+    """`whole` without structs, of a new object. Those of a Deployment or a Job are alike but for their metadata, so
+    what a part has is remembered: sets may share parts."""
+    found: FieldSet = {}
+    for key, item in new.items():
+        child = node.properties.get(key) or node.items
+        found["f:" + key] = whole(child, item, structs=False) if key == "metadata" else _remembered(child, item)
+    return found if node.properties else with_self(found)
+
+
+def _remembered(node: Node | None, value: Any) -> FieldSet:
+    written = msgspec.json.encode(value)
+    if len(written) > MAX_REMEMBERED:
+        return whole(node, value, structs=False)
+    known = _seen.get((node, written))
+    if known is None:
+        if len(_seen) >= MANY_REMEMBERED:
+            _seen.clear()
+        known = _seen[node, written] = whole(node, value, structs=False)
+    return known
 
 
 # --- what changed ----------------------------------------------------------------------------------------------------
