@@ -53,6 +53,7 @@ class Runtime:
         self._actor = Actor(client, teller)
         self._controllers = tuple(controllers)
         self._queues = {controller.name: KeyQueue() for controller in self._controllers}
+        assert len(self._queues) == len(self._controllers), "two controllers have the same name"
         self._workers = workers
         self._clock = clock
         self._turn = asyncio.Lock()
