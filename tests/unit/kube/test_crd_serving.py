@@ -13,12 +13,13 @@ import pytest
 from cuboid.kube import namespaces
 from cuboid.kube.cache import Cache
 from cuboid.kube.client import DEFINITIONS, Resource
+from cuboid.kube.crd import serving
 from cuboid.kube.crd.serving import Definitions, restore
 from cuboid.kube.kinds import Kinds
 from cuboid.kube.local import LocalClient
 from cuboid.kube.registry import Registry
 from cuboid.kube.store import Store
-from cuboid.lib.errors import CuboidError, GoneError, NotFoundError
+from cuboid.lib.errors import CuboidError, ExhaustedError, GoneError, NotFoundError
 
 FOOS = Resource("example.com", "v1", "foos")
 
@@ -105,6 +106,31 @@ async def test_a_deletion_that_a_restart_interrupted_goes_on(tmp_path: Path) -> 
                 await asyncio.sleep(0.01)
         with pytest.raises(NotFoundError):
             await client.list(FOOS)
+
+
+async def test_what_a_full_disk_kept_from_being_written_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "RECHECK", 0.01)
+    async with server(tmp_path) as client:
+        refused = []
+
+        async def full(self: Registry, *arguments: Any, **options: Any) -> Any:
+            if len(refused) < 3:
+                refused.append(arguments)
+                raise ExhaustedError("the disk of the API's store is full")
+            return await replace(self, *arguments, **options)
+
+        replace = Registry.replace
+        monkeypatch.setattr(Registry, "replace", full)
+        await client.create(DEFINITIONS, definition())
+        assert await until_established(client, "foos.example.com") and len(refused) == 3
+        refused.clear()
+        await client.delete(DEFINITIONS, "foos.example.com")
+        with suppress(NotFoundError):
+            while True:
+                await client.get(DEFINITIONS, "foos.example.com")
+                await asyncio.sleep(0.01)
 
 
 async def test_a_watch_ends_with_its_kind(tmp_path: Path) -> None:

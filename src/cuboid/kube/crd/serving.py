@@ -132,62 +132,59 @@ class Definitions:
 
     async def keep(self) -> None:
         async with TaskSet("definitions") as tasks:
-            ending: set[str] = set()
+            busy: set[str] = set()
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 waiting, self._dirty = self._dirty, {}
                 for name in waiting:
-                    if not await self._settled(name) and name not in ending:
-                        ending.add(name)
-                        tasks.start(self._end(name, ending), name=name)
+                    if name not in busy:
+                        busy.add(name)
+                        tasks.start(self._settle(name, busy), name=name)
+
+    async def _settle(self, name: str, busy: set[str]) -> None:
+        """Until its status says what is, or it is gone. What fails (a full disk) is tried again."""
+        try:
+            while True:
+                self._dirty.pop(name, None)
+                try:
+                    if await self._settled(name):
+                        break
+                except Exception:
+                    log.exception("a definition is not settled", name=name)
+                await asyncio.sleep(RECHECK)
+        finally:
+            busy.discard(name)
+            if name in self._dirty:  # changed behind the last look
+                self._wake.set()
 
     async def _settled(self, name: str) -> bool:
-        """Write what its status lacks; False for one that is to end."""
+        """Do what there is to do; False to be asked again later."""
         while (entry := self._registry.of(_KIND).get("", name)) is not None:
             document = entry.object()
             if document["metadata"].get("deletionTimestamp"):
-                return FINALIZER not in document["metadata"].get("finalizers", ())
-            status = names.judged(document, self._taken(document), rfc3339(time.time()))
-            if status == document.get("status"):
-                return True
-            if await self._write({**document, "status": status}):
-                return True
+                new, done = await self._ended(name, document)
+            else:
+                status = names.judged(document, self._taken(document), rfc3339(time.time()))
+                new, done = {**document, "status": status}, True
+            if new == document:
+                return done
+            try:
+                await self._registry.replace(_KIND, entry, new)
+            except (ConflictError, NotFoundError):
+                continue  # somebody else wrote it in between
         return True
 
-    async def _write(self, document: Object) -> bool:
-        """False when somebody else wrote it in between."""
-        entry = self._registry.of(_KIND).get("", document["metadata"]["name"])
-        if entry is None or str(entry.rv) != document["metadata"]["resourceVersion"]:
-            return False
-        try:
-            await self._registry.replace(_KIND, entry, document)
-        except ConflictError:
-            return False
-        except NotFoundError:
-            return True
-        except CuboidError as error:
-            log.error("the status of a definition is not written", name=entry.key.name, error=str(error))
-        return True
-
-    async def _end(self, name: str, ending: set[str]) -> None:
-        try:
-            while (entry := self._registry.of(_KIND).get("", name)) is not None:
-                document = entry.object()
-                if FINALIZER not in document["metadata"].get("finalizers", ()):
-                    return
-                if await self._emptied(name):
-                    kept = [item for item in document["metadata"]["finalizers"] if item != FINALIZER]
-                    document["metadata"]["finalizers"] = kept
-                    await self._write(document)
-                    continue
-                status = document.get("status", {})
-                conditions = names.with_condition(status.get("conditions", []), _TERMINATING, rfc3339(time.time()))
-                if conditions != status.get("conditions"):
-                    await self._write({**document, "status": {**status, "conditions": conditions}})
-                await asyncio.sleep(RECHECK)
-        finally:
-            ending.discard(name)
+    async def _ended(self, name: str, document: Object) -> tuple[Object, bool]:
+        """What a definition that is deleted should look like, and whether that is all."""
+        metadata, status = document["metadata"], document.get("status", {})
+        if FINALIZER not in metadata.get("finalizers", ()):
+            return document, True
+        if await self._emptied(name):
+            kept = [item for item in metadata["finalizers"] if item != FINALIZER]
+            return {**document, "metadata": {**metadata, "finalizers": kept}}, True
+        conditions = names.with_condition(status.get("conditions", []), _TERMINATING, rfc3339(time.time()))
+        return {**document, "status": {**status, "conditions": conditions}}, False
 
     async def _emptied(self, name: str) -> bool:
         """Delete its objects; whether none is left."""
