@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
+from cuboid.kube.entry import encode
 from cuboid.kube.fields import Fields
 from cuboid.kube.names import ADMITTED_AT
 from cuboid.kube.pod_defaults import default_pod
@@ -17,17 +19,21 @@ from cuboid.kube.validate_pod_status import validate_pod_status
 from cuboid.lib.clock import rfc3339_micro
 
 DEFAULT_GRACE = 30
+MANY_VALID = 4_096
+"""Specs that are remembered as valid."""
 
 
 class PodStrategy(Strategy):
     has_status = True
     has_generation = True
 
+    def __init__(self) -> None:
+        self._valid: set[bytes] = set()
+
     def prepare_create(self, new: Object, now: str) -> None:
         new["status"] = {"phase": "Pending", "qosClass": qos_class(new.get("spec", {}))}
         metadata = new["metadata"]
         metadata["annotations"] = {**(metadata.get("annotations") or {}), ADMITTED_AT: rfc3339_micro(time.time())}
-        self.default(new)
 
     def default(self, new: Object) -> None:
         default_pod(new)
@@ -37,7 +43,17 @@ class PodStrategy(Strategy):
         validate_pod_birth(new.get("spec", {}), fields)
 
     def validate_body(self, new: Object, fields: Fields) -> None:
-        validate_pod_spec(new.get("spec", {}), fields)
+        """The pods of a Deployment or a Job have the same spec: what was found valid is not looked at again."""
+        spec = new.get("spec", {})
+        seen = blake2b(encode(spec), digest_size=32).digest()
+        if seen in self._valid:
+            return
+        before = len(fields.errors)
+        validate_pod_spec(spec, fields)
+        if len(fields.errors) == before:
+            if len(self._valid) >= MANY_VALID:
+                self._valid.clear()
+            self._valid.add(seen)
 
     def validate_change(self, new: Object, old: Object, fields: Fields) -> None:
         validate_pod_change(new, old, fields)

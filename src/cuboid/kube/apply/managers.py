@@ -124,7 +124,7 @@ def born(node: Node, new: Object, identity: Identity, ignored: FieldSet, now: st
     written = {key: value for key, value in _plain(new).items() if key not in _TYPE and f"f:{key}" not in ignored}
     if not written["metadata"]:
         del written["metadata"]
-    mine = typed.whole(node, written, structs=False)
+    mine = typed.born(node, written)
     return {identity: Owned(mine, now)} if mine else {}
 
 

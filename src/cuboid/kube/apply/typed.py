@@ -18,9 +18,12 @@ from cuboid.kube.status import bad_request
 KEY_DEFAULTS = {"protocol": "TCP"}
 """Keys of list items that have a default: the ports of containers and services."""
 Object = dict[str, Any]
+MAX_REMEMBERED, MANY_REMEMBERED = 16 * 1024, 256
+"""Bytes of a part of an object whose fields are remembered, and how many such parts are."""
 _LEAF: FieldSet = {}
 _NONE: dict[str, Node] = {}
 _encode = msgspec.json.encode
+_seen: dict[tuple[Node | None, bytes], FieldSet] = {}
 
 
 class Comparison(NamedTuple):
@@ -152,7 +155,7 @@ def born(node: Node, new: Object) -> FieldSet:
 
 
 def _remembered(node: Node | None, value: Any) -> FieldSet:
-    written = msgspec.json.encode(value)
+    written = _encode(value)
     if len(written) > MAX_REMEMBERED:
         return whole(node, value, structs=False)
     known = _seen.get((node, written))
