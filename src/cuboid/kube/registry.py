@@ -49,6 +49,7 @@ class Registry:
         self.kinds = kinds or Kinds()
         self.admission = admission or Chain()
         self._pages = Pages()
+        self._arriving: set[Key] = set()  # being created: their names are taken
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -111,6 +112,8 @@ class Registry:
         now = rfc3339(time.time())
         kind.strategy.prepare_create(new, now)
         births.born(new, now, kind)
+        if not name and new["metadata"].get("generateName"):
+            self._find_name(kind, new)
         kind.strategy.default(new)
         kind.strategy.named(new)
         fields = Fields()
@@ -118,9 +121,12 @@ class Registry:
         self._raise_invalid(kind, new, fields)
         ownership.stamp_birth(kind, self._stored(kind), new, options, now, applied)
         release = self.admission.reserve(plugins, request)
+        key = self._key(kind, new)
+        self._arriving.add(key)
         try:
-            made = await self._create(kind, new, options, generated=not name)
+            made = await self._create(kind, key, new, options)
         finally:
+            self._arriving.discard(key)
             release()
         return Result(kind.from_storage(made), created=True, warnings=warnings)
 
@@ -133,18 +139,23 @@ class Registry:
             plugin.admit(request)
         return plugins
 
-    async def _create(self, kind: Kind, new: Object, options: WriteOptions, generated: bool) -> Object:
+    def _find_name(self, kind: Kind, new: Object) -> None:
+        """A generated name that nobody has; AlreadyExistsError when luck has run out."""
+        metadata = new["metadata"]
         for _ in range(_NAMES):
             key = self._key(kind, new)
-            try:
-                if self.of(kind).get(key.namespace, key.name) is not None:
-                    raise MismatchError(key, 1)
-                return await self._write(key, new, 0, options.dry_run)
-            except MismatchError:
-                if not generated:
-                    raise status.already_exists(kind.plural, kind.group, key.name) from None
-                new["metadata"]["name"] = births.generated(new["metadata"]["generateName"])
-        raise status.no_name_left(kind.plural, kind.group, new["metadata"]["name"])
+            if key not in self._arriving and self.of(kind).get(key.namespace, key.name) is None:
+                return
+            metadata["name"] = births.generated(metadata["generateName"])
+        raise status.no_name_left(kind.plural, kind.group, metadata["name"])
+
+    async def _create(self, kind: Kind, key: Key, new: Object, options: WriteOptions) -> Object:
+        try:
+            if self.of(kind).get(key.namespace, key.name) is not None:
+                raise MismatchError(key, 1)
+            return await self._write(key, new, 0, options.dry_run)
+        except MismatchError as error:
+            raise status.already_exists(kind.plural, kind.group, key.name) from error
 
     def _check_namespace(self, kind: Kind, namespace: str, new: Object) -> None:
         if not kind.namespaced:
