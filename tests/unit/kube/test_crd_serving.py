@@ -113,7 +113,7 @@ async def test_what_a_full_disk_kept_from_being_written_is_written_later(
 ) -> None:
     monkeypatch.setattr(serving, "RECHECK", 0.01)
     async with server(tmp_path) as client:
-        refused = []
+        refused: list[Any] = []
 
         async def full(self: Registry, *arguments: Any, **options: Any) -> Any:
             if len(refused) < 3:

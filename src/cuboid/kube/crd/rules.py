@@ -16,7 +16,7 @@ from cuboid.kube.crd.cel import Budget, CelError, Optional, compiled
 from cuboid.kube.crd.cel.functions import FUNCTIONS
 from cuboid.kube.crd.validation import NOWHERE
 from cuboid.kube.crd.values import MISSING, Schema, old_item, subschemas, type_of
-from cuboid.kube.fields import FieldError, Fields
+from cuboid.kube.fields import Fields
 from cuboid.lib.clock import parse_rfc3339
 
 MAX_STEPS = 100_000
@@ -144,15 +144,13 @@ class _Check:
 
     def _failed(self, rule: Rule, value: Any, path: str, text: str) -> None:
         where = f"{path}{rule.get('fieldPath', '')}".lstrip(".") or NOWHERE
-        reason = rule.get("reason") or "FieldValueInvalid"
-        words = {
-            "FieldValueRequired": f"Required value: {text}",
-            "FieldValueForbidden": f"Forbidden: {text}",
-            "FieldValueDuplicate": f'Duplicate value: "{type_of(value)}"',
+        shown = type_of(value) if isinstance(value, dict | list) else value
+        tell = {
+            "FieldValueRequired": lambda: self._fields.required(where, text),
+            "FieldValueForbidden": lambda: self._fields.forbidden(where, text),
+            "FieldValueDuplicate": lambda: self._fields.duplicate(where, shown),
         }
-        self._fields.errors.append(
-            FieldError(reason, where, words.get(reason, f'Invalid value: "{type_of(value)}": {text}'))
-        )
+        tell.get(rule.get("reason", ""), lambda: self._fields.invalid(where, shown, text))()
 
 
 def typed(schema: Schema, value: Any, budget: Budget) -> Any:
