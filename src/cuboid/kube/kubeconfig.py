@@ -81,13 +81,17 @@ def _text(name: str | None, path: Path) -> str:
 
 
 def client(access: Access) -> KubeClient:
-    context = ssl.create_default_context(cadata=access.authority or None)
+    """InvalidError if authority, certificate or key are none."""
+    try:
+        context = ssl.create_default_context(cadata=access.authority or None)
+        if access.certificate:
+            with _private(access.certificate) as certificate, _private(access.key) as key:
+                context.load_cert_chain(certificate, key)
+    except (ssl.SSLError, ValueError) as error:
+        raise InvalidError(f"the kubeconfig's authority, certificate or key can not be used: {error}") from error
     if access.skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if access.certificate:
-        with _private(access.certificate) as certificate, _private(access.key) as key:
-            context.load_cert_chain(certificate, key)
     return KubeClient(access.server, access.token, context=context)
 
 
