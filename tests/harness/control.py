@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,13 +127,20 @@ class World:
         """For what has to be true all the time."""
 
     async def __aenter__(self) -> World:
-        self._patch = patch("time.time", self.clock.now)
-        self._patch.start()
-        self._folder = Path(tempfile.mkdtemp(prefix="cbw-", dir=_FOLDER))
-        self._store = Store(self._folder / "store.db")
+        with ExitStack() as stack:
+            stack.enter_context(patch("time.time", self.clock.now))
+            folder = Path(tempfile.mkdtemp(prefix="cbw-", dir=_FOLDER))
+            stack.callback(shutil.rmtree, folder)
+            store = Store(folder / "store.db")
+            stack.callback(store.close)
+            await self._begin(store)
+            self._end = stack.pop_all()
+        return self
+
+    async def _begin(self, store: Store) -> None:
         kinds = Kinds()
-        cache = Cache(self._store, {kind.stored_as: kind.strategy.selectable for kind in kinds.stored()})
-        self.registry = Registry(self._store, cache, kinds, self._admission)
+        cache = Cache(store, {kind.stored_as: kind.strategy.selectable for kind in kinds.stored()})
+        self.registry = Registry(store, cache, kinds, self._admission)
         await namespaces.ensure_permanent(self.registry)
         self.client = LocalClient(self.registry)
         self.view = LocalSource(self.registry)
@@ -141,12 +149,9 @@ class World:
         self._watchers: dict[Resource, Watcher] = {}
         self.source = LocalSource(self.registry)
         self._start()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._store.close()
-        shutil.rmtree(self._folder)
-        self._patch.stop()
+        self._end.close()
 
     # --- what users and nodes do -------------------------------------------------------------------------------------
 
