@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cuboid.kube import kinds
-from cuboid.kube.crd import names
+from cuboid.kube import kinds, schema
+from cuboid.kube.crd import custom, names
 from cuboid.kube.fields import Fields
 from cuboid.kube.strategy import Object
 
@@ -206,3 +206,101 @@ def test_a_protected_group_needs_an_approval() -> None:
 def test_a_name_that_another_has_is_a_conflict(other: dict[str, Any], reason: str) -> None:
     mine = {"plural": "foos", "singular": "foo", "shortNames": ["f"], "kind": "Foo", "listKind": "FooList"}
     assert names.conflict(mine, [other])[0] == reason
+
+
+NUMBER = r"(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
+QUANTITY = rf"^(\+|-)?{NUMBER}(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?{NUMBER}))?$"
+DOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+CONDITION = rf"^({DOMAIN}/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$"
+FREE = {"x-kubernetes-preserve-unknown-fields": True}
+GENERATED: dict[str, Any] = {
+    "apiVersion": {"type": "string", "description": "..."},
+    "kind": {"type": "string"},
+    "metadata": {"type": "object"},
+    "spec": {
+        "type": "object",
+        "properties": {
+            "resources": {
+                "type": "object",
+                "additionalProperties": {
+                    "anyOf": [{"type": "integer"}, {"type": "string"}],
+                    "pattern": QUANTITY,
+                    "x-kubernetes-int-or-string": True,
+                },
+            },
+            "ports": {
+                "type": "array",
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["containerPort", "protocol"],
+                "items": {
+                    "type": "object",
+                    "required": ["containerPort"],
+                    "properties": {
+                        "containerPort": {"type": "integer", "format": "int32"},
+                        "protocol": {"type": "string", "default": "TCP"},
+                    },
+                },
+            },
+            "selector": {
+                "type": "object",
+                "x-kubernetes-map-type": "atomic",
+                "properties": {"matchLabels": {"type": "object", "additionalProperties": {"type": "string"}}},
+            },
+            "template": {"type": "object", "x-kubernetes-embedded-resource": True, **FREE},
+            "values": FREE,
+            "target": {"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["b"]}],
+                       "properties": {"a": {"type": "string"}, "b": {"type": "string"}}},
+            "kinds": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "hours": {"type": "integer", "nullable": True, "format": "int64", "minimum": 0},
+        },
+    },
+    "status": {
+        "type": "object",
+        "properties": {
+            "conditions": {
+                "type": "array",
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+                "items": {
+                    "type": "object",
+                    "required": ["type", "status"],
+                    "properties": {
+                        "type": {"type": "string", "maxLength": 316, "pattern": CONDITION},
+                        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+                        "lastTransitionTime": {"type": "string", "format": "date-time"},
+                        "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
+                    },
+                },
+            },
+        },
+    },
+}  # fmt: skip
+
+
+def test_a_schema_as_generators_write_it_is_taken_and_works() -> None:
+    assert schema_errors(GENERATED) == []
+    document = copy.deepcopy(BASE)
+    document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"] = GENERATED
+    (kind,) = custom.rows(document)
+    new = {
+        "metadata": {"name": "a"},
+        "spec": {
+            "resources": {"cpu": 1, "memory": "1.5Gi"},
+            "ports": [{"containerPort": 80}, {"containerPort": 80, "protocol": "UDP"}],
+            "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"any": [1]}},
+            "values": [{"a": None}],
+            "target": {"a": "x"},
+            "kinds": ["a", "b"],
+            "hours": None,
+        },
+    }
+    unknown: list[str] = []
+    clean = schema.decode(kind.schema, new, unknown)
+    kind.strategy.default(clean)
+    fields = Fields()
+    kind.strategy.validate(clean, fields)
+    assert unknown == [] and fields.errors == []
+    assert clean["spec"]["ports"][0]["protocol"] == "TCP" and clean["spec"]["values"] == [{"a": None}]
+    clean["spec"]["resources"]["cpu"] = "many"
+    kind.strategy.validate(clean, fields)
+    assert "spec.resources.cpu in body should match" in str(fields.errors[0])
