@@ -30,12 +30,12 @@ from tests.harness.network import (
 
 pytestmark = [pytest.mark.net, pytest.mark.skipif(bool(missing()), reason=missing())]
 WEB = Front("10.96.0.20", "tcp", 80)
+API = Front("10.96.0.1", "tcp", 443)
 
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[HostNet]:
     async with host_net(tmp_path) as made:
-        configure(made.netns, f"route add default via {OUTSIDE_IP}")
         yield made
 
 
@@ -70,6 +70,17 @@ async def test_a_pod_reaches_a_service_and_the_host_does(host: HostNet, tmp_path
                 served(server, b"hello")
                 assert client.recv(16) == b"hello"
             with await netns.run_in(host.netns, connection(WEB.address, 80)) as client:
+                served(server, b"host")
+                assert client.recv(16) == b"host"
+
+
+async def test_a_service_is_reached_by_a_host_that_has_a_way_to_everywhere(host: HostNet, tmp_path: Path) -> None:
+    configure(host.netns, f"route add default via {OUTSIDE_IP}")
+    async with pods(host, tmp_path, "a") as (one,):
+        await rules(host).apply([Forward(WEB, ((one.ip, 8080),)), Forward(API, (("127.0.0.1", 6443),))])
+        for front, namespace in ((WEB, one), (API, None)):
+            server = await (one.socket(listener(8080)) if namespace else netns.run_in(host.netns, listener(6443)))
+            with server, await netns.run_in(host.netns, connection(front.address, front.port)) as client:
                 served(server, b"host")
                 assert client.recv(16) == b"host"
 
@@ -173,7 +184,7 @@ async def test_a_node_port_is_on_every_address_of_the_host(host: HostNet, tmp_pa
 
 async def test_a_service_of_the_host_itself_is_reached_on_loopback(host: HostNet, tmp_path: Path) -> None:
     """The API and the resolver listen on 127.0.0.1, which pods reach by the address of the service alone."""
-    front = Front("10.96.0.1", "tcp", 443)
+    front = API
     async with pods(host, tmp_path, "a") as (one,):
         await rules(host).apply([Forward(front, (("127.0.0.1", 6443),))])
         server = await netns.run_in(host.netns, listener(6443, address="127.0.0.1"))

@@ -163,6 +163,7 @@ class ServiceRules:
         self._settings = settings
         self._host = host_netns
         self._known: dict[Front, Forward] | None = None
+        self._routed = False
 
     async def apply(self, forwards: Iterable[Forward]) -> None:
         """Make the host's rules these. What failed, or what somebody removed, the next call makes anew."""
@@ -179,6 +180,8 @@ class ServiceRules:
             await self._run(script)
             await self._forget_udp(known or {}, wanted)
         self._known = wanted
+        if not self._routed:
+            self._routed = await self._route()
 
     async def _present(self) -> bool:
         if self._known is None:
@@ -192,6 +195,16 @@ class ServiceRules:
         if ports:
             await netns.run_in(self._host, lambda: conntrack.forget_udp(ports))
 
+    async def _route(self) -> bool:
+        """Without a way to everywhere, a host makes no packet to a service that could be led to a pod: so the range is
+        routed to the bridge, once the first pod's attachment has made that."""
+        arguments = ["route", "replace", self._settings.service_subnet, "dev", self._settings.bridge]
+        command = [*self._prefix(), proc.find("ip", package="iproute2"), *arguments]
+        return (await proc.run(command, timeout=_DEADLINE, check=False)).returncode == 0
+
+    def _prefix(self) -> list[str]:
+        return ["nsenter", f"--net={self._host}", "--"] if self._host else []
+
     async def remove(self) -> None:
         """Idempotent."""
         name = table_name(self._settings.bridge)
@@ -199,6 +212,5 @@ class ServiceRules:
         self._known = None
 
     async def _run(self, script: str) -> None:
-        prefix = ["nsenter", f"--net={self._host}", "--"] if self._host else []
-        command = [*prefix, proc.find("nft", package="nftables"), "-f", "-"]
+        command = [*self._prefix(), proc.find("nft", package="nftables"), "-f", "-"]
         await proc.run(command, timeout=_DEADLINE, stdin=script.encode())
