@@ -149,7 +149,7 @@ def applied(kind: Kind, live: Object, config: Object, options: WriteOptions, sub
         if options.manager != KUBECTL or not _ours(kind, live, error):
             raise
         result = managers.applied(owners, kind.schema, live, config, identity, ignored, now, force=True)
-    if options.manager == KUBECTL:
+    if options.manager == KUBECTL and not sub:
         _renew(live, result.object, config)
     return result
 

@@ -111,6 +111,14 @@ def test_what_others_own_otherwise_is_a_conflict_in_kubernetes_words() -> None:
     ]
 
 
+def test_what_an_apply_can_not_write_is_no_conflict() -> None:
+    live = {**deployment(replicas=3), "status": {"replicas": 3}}
+    found = {who("controller", sub="status"): Owned({"f:status": {"f:replicas": {}}}, NOW)}
+    result = apply(found, live, {**deployment(paused=True), "status": {"replicas": 0}})
+    assert ".status.replicas" in owned(result.managers, who("controller", sub="status"))
+    assert not any(path.startswith(".status") for path in owned(result.managers, who("me", APPLY)))
+
+
 def test_several_conflicts_are_listed_by_manager() -> None:
     live = deployment(replicas=3, paused=True)
     found = {

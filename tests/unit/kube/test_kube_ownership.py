@@ -103,6 +103,14 @@ async def test_defaults_of_an_applied_object_are_nobodys(as_: As) -> None:
     assert kept["spec"]["replicas"] == 3, "what it never named stays with who did"
 
 
+async def test_a_status_in_an_applied_file_does_no_harm(as_: As) -> None:
+    config = {**pod("m"), "status": {"phase": "Failed"}}
+    await as_("gitops").patch(PODS, "m", config, NS, form=APPLY)
+    await as_("kubelet").patch(PODS, "m", {"status": {"phase": "Running"}}, NS, form=MERGE, sub="status")
+    again = await as_("gitops").patch(PODS, "m", config, NS, form=APPLY)
+    assert again["status"]["phase"] == "Running"
+
+
 async def test_an_older_version_of_a_kind_is_owned_as_it_is_stored(as_: As) -> None:
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "m"}
     spec = {"scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 50}

@@ -210,16 +210,17 @@ def applied(
     if last is not None:
         new = typed.merged(node, _pruned(node, new, last.fields, result), config)  # what is applied empty stays
     comparison = typed.compare(node, _plain(live), _plain(new))
-    taken = fieldset.union(comparison.added, comparison.modified)
+    taken = fieldset.recursive_difference(fieldset.union(comparison.added, comparison.modified), ignored)
+    gone = fieldset.recursive_difference(comparison.removed, ignored)
     _check_conflicts(result, identity, taken, force)
     final: Managers = {}
     for other, owned in result.items():
         fields = owned.fields
         if other != identity:
-            fields = fieldset.difference(fieldset.difference(fields, taken), comparison.removed)
+            fields = fieldset.difference(fieldset.difference(fields, taken), gone)
         if fields:
             final[other] = Owned(fields, owned.time)
-    if identity in final and (last is None or any(comparison) or last.fields != wanted):
+    if identity in final and (last is None or taken or gone or last.fields != wanted):
         final[identity] = Owned(wanted, now)
     return Applied(new, final)
 
