@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -39,14 +40,16 @@ def http(server: ServerProcess) -> Iterator[httpx.Client]:
 
 class Kubectl:
     def __init__(self, program: Path, server: ServerProcess, cache: Path) -> None:
-        self._command: list[str | Path] = [program, "--kubeconfig", server.kubeconfig(), "--cache-dir", cache]
+        self._program = program
+        self._environment = {"KUBECONFIG": str(server.kubeconfig()), "HOME": str(cache), "PATH": os.environ["PATH"]}
 
     def __call__(self, *arguments: str, body: Any = None, code: int = 0) -> str:
         """Its output; with `body`, an object on its standard input."""
         given = None if body is None else json.dumps(body)
         done = subprocess.run(
-            [*self._command, *arguments], check=False, capture_output=True, text=True, input=given, timeout=50
-        )
+            [self._program, *arguments], check=False, capture_output=True, text=True, input=given, timeout=50,
+            env=self._environment,
+        )  # fmt: skip
         assert done.returncode == code, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
@@ -185,6 +188,14 @@ def test_kubectl_lives_with_a_custom_resource(kubectl: Kubectl, http: httpx.Clie
     assert kubectl("get", "ct", "-l", "x=y", "-o", "jsonpath={.items[*].spec.replicas}") == "3"
     kubectl("delete", "ct", "a")
     kubectl("delete", "crd", NAME)
+
+
+def test_kubectl_completes_names_and_kinds(server: ServerProcess, http: httpx.Client, tmp_path: Path) -> None:
+    kubectl = Kubectl(CURRENT, server, tmp_path)
+    kubectl("apply", "-f", "-", body=definition())
+    kubectl("apply", "-f", "-", body=crontab("completed"))
+    assert "completed" in kubectl("__complete", "get", "ct", "").splitlines()
+    assert "crontabs.stable.example.com" in kubectl("__complete", "get", "cront").splitlines()
 
 
 COMMANDS = (

@@ -71,6 +71,11 @@ def test_the_smallest_definition_is_taken() -> None:
             {"strategy": "Webhook"},
             'spec.conversion.strategy: Unsupported value: "Webhook": supported values: "None"',
         ),
+        (
+            "spec/conversion",
+            {"strategy": "None", "webhook": {"conversionReviewVersions": ["v1"]}},
+            "spec.conversion.webhook: Forbidden: should not be set when strategy is not set to Webhook",
+        ),
         ("spec/names/kind", None, "spec.names.kind: Required value"),
         (
             "spec/versions/0/additionalPrinterColumns",

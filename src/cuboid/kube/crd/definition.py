@@ -71,6 +71,8 @@ class DefinitionStrategy(SpecStrategy):
             fields.invalid("spec.preserveUnknownFields", True, why)
         if spec.get("conversion", {}).get("strategy") not in (None, "None"):
             fields.unsupported("spec.conversion.strategy", spec["conversion"]["strategy"], ("None",))
+        if spec.get("conversion", {}).get("webhook"):
+            fields.forbidden("spec.conversion.webhook", "should not be set when strategy is not set to Webhook")
         check_names(names, "spec.names", fields)
         _check_versions(spec.get("versions") or [], fields)
 
