@@ -43,6 +43,7 @@ class Stream:
     user: User
     wanted: Attributes
     task: asyncio.Task[object]
+    behind: tuple[User, list[Attributes]] | None = None  # who acts as the user, and what it takes to do so
     ended: bool = False
 
 
@@ -78,7 +79,7 @@ class Gate:
         other, asked = found
         for wanted in asked:
             self._authorizer.check(user, wanted)
-        scope["caller"] = user
+        scope["caller"], scope["behind"] = user, (user, asked)
         return other
 
     @contextmanager
@@ -86,7 +87,7 @@ class Gate:
         """Around a request that stays open: Ended is raised in it when its caller may not have it any more."""
         task = asyncio.current_task()
         assert task is not None
-        stream = Stream(scope["credential"], scope["user"], scope["wanted"], task)
+        stream = Stream(scope["credential"], scope["user"], scope["wanted"], task, scope.get("behind"))
         self._streams.add(stream)
         try:
             yield
@@ -106,9 +107,12 @@ class Gate:
         return len(late)
 
     def _may(self, stream: Stream) -> bool:
-        return stream.credential.valid() and (
-            stream.user is ANONYMOUS or self._authorizer.allows(stream.user, stream.wanted)
-        )
+        if not stream.credential.valid() or not self._authorizer.allows(stream.user, stream.wanted):
+            return False
+        if stream.behind is None:
+            return True
+        caller, asked = stream.behind
+        return all(self._authorizer.allows(caller, wanted) for wanted in asked)
 
     async def keep(self) -> None:
         """Runs for as long as the server does."""

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from cuboid.kube import status
+from cuboid.kube.rbac.attributes import Attributes
 from cuboid.lib.aio import deadline, within
 from cuboid.lib.errors import CuboidError, DeadlineError, UnauthorizedError
 from cuboid.lib.log import get_log
@@ -16,14 +17,14 @@ from cuboid.server.fairness import Fairness, Seat, Shares
 from cuboid.server.flows import Flows
 from cuboid.server.gate import Ended, is_open
 from cuboid.server.protocol import Wire, wire_of
-from cuboid.server.render import failure
+from cuboid.server.render import LAST, failure
 from cuboid.server.uploads import Bodies, Gone
 
 log = get_log(__name__)
 
 NOT_ALLOWED = 1008
 """Close code of a WebSocket whose caller has lost the right to it."""
-_STREAMING = ("/log", "/exec", "/attach", "/portforward")
+_STREAMING = ("log", "exec", "attach", "portforward", "proxy")
 
 
 class Edge:
@@ -52,7 +53,7 @@ class Edge:
             self._streams.take(flow)
         except CuboidError as error:
             code, body = status.to_status(error)
-            await WebSocket(scope, receive, send).send_denial_response(JSONResponse(body, code))
+            await WebSocket(scope, receive, send).send_denial_response(JSONResponse(body, code, LAST))
             return
         try:
             with self._gate.streaming(scope):
@@ -150,6 +151,6 @@ class _Answer:
 
 
 def _is_stream(scope: Scope) -> bool:
-    query = scope["query_string"]
-    path = scope["path"]
-    return b"watch=" in query or b"follow=" in query or path.endswith(_STREAMING) or "/proxy/" in path
+    """By what is asked for, not by words in the URL: `watch=` behind a creation gets nobody past the queue."""
+    wanted: Attributes = scope["wanted"]
+    return wanted.verb == "watch" or wanted.sub in _STREAMING

@@ -29,6 +29,7 @@ from cuboid.lib.log import get_log
 from cuboid.server import nodes
 from cuboid.server.context import Context, flag
 from cuboid.server.paths import Target, parse
+from cuboid.server.render import LAST
 from cuboid.server.upstream import Upstream
 
 log = get_log(__name__)
@@ -139,7 +140,7 @@ async def stream(socket: WebSocket, context: Context) -> None:
         upstream = await while_connected(socket, _open(socket, context, target))
     except CuboidError as error:
         code, body = status.to_status(error)
-        await socket.send_denial_response(JSONResponse(body, code))
+        await socket.send_denial_response(JSONResponse(body, code, LAST))
         return
     except DisconnectedError:
         return

@@ -19,6 +19,8 @@ from cuboid.kube.tables import META, partial, row, table
 from cuboid.lib.errors import CuboidError, InvalidError
 
 JSON = "application/json"
+LAST = {"Connection": "close"}
+"""Headers of an answer that refuses a WebSocket: nothing follows it on its connection."""
 PIECE = 128 * 1024
 """Bytes of a long answer that are made and sent at once."""
 _AS = re.compile(r";\s*as=(\w+)")
