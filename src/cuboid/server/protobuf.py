@@ -27,15 +27,18 @@ _MAX_VARINT = 10
 _POINTERS = frozenset(
     """
     activeDeadlineSeconds allocateLoadBalancerNodePorts allowPrivilegeEscalation attachRequired
-    automountServiceAccountToken averageUtilization backoffLimit backoffLimitPerIndex blockOwnerDeletion completions
-    containerPort controller default defaultMode enableServiceLinks expirationSeconds failedJobsHistoryLimit fsGroup
-    gracePeriodSeconds hostUsers immutable leaseTransitions manualSelector maxFailedIndexes minReplicas mode optional
-    orphanDependents parallelism partition port priority privileged progressDeadlineSeconds readOnlyRootFilesystem ready
-    replicas revisionHistoryLimit runAsGroup runAsNonRoot runAsUser serving setHostnameAsFQDN shareProcessNamespace
-    stabilizationWindowSeconds startingDeadlineSeconds started status storageClassName successfulJobsHistoryLimit
-    suspend terminating terminationGracePeriodSeconds tolerationSeconds ttlSecondsAfterFinished value
-    volumeAttributesClassName maximum minimum maxItems minItems maxLength minLength maxProperties minProperties served
-    storage x-kubernetes-preserve-unknown-fields
+    automountServiceAccountToken averageUtilization backoffLimit backoffLimitPerIndex blockOwnerDeletion
+    completions containerPort controller currentHealthy currentNumberScheduled default defaultMode
+    desiredHealthy desiredNumberScheduled desiredReplicas disruptionsAllowed enableServiceLinks exitCode
+    expectedPods expirationSeconds failedJobsHistoryLimit fsGroup gracePeriodSeconds hostUsers immutable
+    leaseTransitions lun manualSelector maxFailedIndexes maximum maxItems maxLength maxProperties maxReplicas
+    maxSkew minimum minItems minLength minProperties minReplicas mode numberMisscheduled numberReady optional
+    orphanDependents parallelism partition port priority privileged progressDeadlineSeconds
+    readOnlyRootFilesystem ready replicas restartCount revision revisionHistoryLimit runAsGroup runAsNonRoot
+    runAsUser served serving setHostnameAsFQDN shareProcessNamespace stabilizationWindowSeconds started
+    startingDeadlineSeconds status storage storageClassName successfulJobsHistoryLimit suspend terminating
+    terminationGracePeriodSeconds tolerationSeconds ttlSecondsAfterFinished value volumeAttributesClassName
+    weight x-kubernetes-preserve-unknown-fields
     """.split()
 )
 """Fields that are pointers in Go, or written in JSON whatever they are."""
