@@ -9,7 +9,6 @@ _META = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
 _TIME = "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.Time"
 _QUANTITY = "#/$defs/io.k8s.apimachinery.pkg.api.resource.Quantity"
 _LIMIT = "#/$defs/io.k8s.api.core.v1.LimitRangeItem"
-_CONDITION = "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.Condition"
 _API = "dev.cuboid.v1."
 
 
@@ -87,13 +86,6 @@ DEFINITIONS: dict[str, Schema] = {
         phase=_text("Active, Pending or Terminating."),
         message=_text("One sentence about what is missing or still to be removed."),
         namespaces=_texts("Namespaces that the tenant has now."),
-        conditions={
-            "type": "array",
-            "items": {"$ref": _CONDITION},
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-            "description": "Conditions of the tenant.",
-        },
     ),
     _API + "Token": _whole(
         "Token",

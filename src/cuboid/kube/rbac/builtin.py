@@ -95,6 +95,7 @@ def _roles() -> Iterator[Object]:
 def _edit() -> list[Object]:
     return [
         rule(READ, "", _STREAMS),
+        rule((*READ, *WRITE), "coordination.k8s.io", ("leases",)),
         *(rule(WRITE, *row) for row in _CHANGED),
         rule(("impersonate",), "", ("serviceaccounts",)),
         rule(("create",), "", ("serviceaccounts/token",)),

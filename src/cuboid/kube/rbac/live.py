@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 from cuboid.kube import kinds
 from cuboid.kube.cache import decode
@@ -40,23 +43,25 @@ class LivePolicy(Policy):
 async def ensure_builtin(registry: Registry) -> None:
     """Create what a fresh store lacks, and give built-in roles the rules of this version, unless their annotation
     `rbac.authorization.kubernetes.io/autoupdate` is "false". Idempotent."""
-    for name, wanted in builtin.documents():
-        kind = kinds.builtin(name, GROUP)
-        entry = registry.of(kind).get("", wanted["metadata"]["name"])
-        if entry is None:
-            try:
-                await registry.create(kind, "", wanted, WriteOptions())
-            except AlreadyExistsError:
-                continue
-            continue
-        found = entry.object()
-        if (found["metadata"].get("annotations") or {}).get(builtin.AUTOUPDATE) != "true":
-            continue
-        owned = _AGGREGATED if "aggregationRule" in wanted else _OWNED
-        changed = {**found, **{key: wanted[key] for key in owned if key in wanted}}
-        if changed != found:
-            await registry.update(kind, "", entry.key.name, changed, WriteOptions())
+    await asyncio.gather(*(_ensure(registry, name, wanted) for name, wanted in builtin.documents()))
+
+
+async def _ensure(registry: Registry, name: str, wanted: dict[str, Any]) -> None:
+    kind = kinds.builtin(name, GROUP)
+    entry = registry.of(kind).get("", wanted["metadata"]["name"])
+    if entry is None:
+        with suppress(AlreadyExistsError):
+            await registry.create(kind, "", wanted, WriteOptions())
+        return
+    found = entry.object()
+    if (found["metadata"].get("annotations") or {}).get(builtin.AUTOUPDATE) != "true":
+        return
+    owned = _AGGREGATED if "aggregationRule" in wanted else _OWNED
+    changed = {**found, **{key: wanted[key] for key in owned if key in wanted}}
+    if changed != found:
+        await registry.update(kind, "", entry.key.name, changed, WriteOptions())
 
 
 _OWNED = ("rules", "subjects")
 _AGGREGATED = ("aggregationRule",)
+"""Its rules are what it gathers."""
