@@ -68,6 +68,8 @@ class _Stream:
             async for chunk in self._changes(client):
                 yield chunk
         except (DeadlineError, GoneError) as error:
+            if client is not None and client.ended:
+                return  # the kind is served no more: as in Kubernetes the stream just ends
             yield line("ERROR", encode(to_status(GoneError(str(error), reason="Expired"))[1]))
         finally:
             if client is not None:
