@@ -188,6 +188,10 @@ async def test_a_status_has_owners_of_its_own(client: Client) -> None:
 async def test_a_put_creates_a_lease_and_no_config_map(client: Client) -> None:
     lease = {"metadata": {"name": "put", "namespace": NS}, "spec": {"holderIdentity": "me"}}
     assert (await client.update(LEASES, lease))["metadata"]["uid"]
+    made = await client.get(LEASES, "put", NS)
+    await client.delete(LEASES, "put", NS)
+    with pytest.raises(ConflictError, match=r"UID in object meta: $"):
+        await client.update(LEASES, made)
     with pytest.raises(NotFoundError):
         await client.update(CONFIG_MAPS, {"metadata": {"name": "put", "namespace": NS}})
 

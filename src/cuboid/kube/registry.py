@@ -180,6 +180,8 @@ class Registry:
         asked = decoded["metadata"].get("resourceVersion", "")
         new = kind.to_storage(decoded)
         if not sub and kind.stored_as in births.BY_UPDATE and self.of(kind).get(namespace, name) is None:
+            self._check_unborn(kind, new, name)
+            new["metadata"].pop("resourceVersion", None)
             return await self._birth(kind, namespace, new, options, warnings)
 
         def change(_: Object) -> _Change:
@@ -227,15 +229,19 @@ class Registry:
                 return await self._change(kind, namespace, name, change, options, sub, asked)
             if sub:
                 raise status.not_found(kind.plural, kind.group, name)
-            if config["metadata"].get("uid"):
-                why = f"Precondition failed: UID in precondition: {config['metadata']['uid']}, UID in object meta: "
-                raise status.conflict(kind.plural, kind.group, name, why)
+            self._check_unborn(kind, config, name)
             try:
                 new, _ = bodies.decode(kind, config, options)
                 return await self._birth(kind, namespace, kind.to_storage(new), options, warnings, config)
             except AlreadyExistsError:
                 continue
         raise status.conflict(kind.plural, kind.group, name, MODIFIED)
+
+    def _check_unborn(self, kind: Kind, new: Object, name: str) -> None:
+        """ConflictError when an object is meant that is not there any more."""
+        if uid := new["metadata"].get("uid"):
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: "
+            raise status.conflict(kind.plural, kind.group, name, why)
 
     async def _change(
         self, kind: Kind, namespace: str, name: str, change: Callable[[Object], _Change], options: WriteOptions,
