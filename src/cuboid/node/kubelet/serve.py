@@ -1,19 +1,23 @@
 """The HTTPS server of the node agent's API, in the daemon's own loop. It speaks with holders of a client certificate
-of the installation's CA and nobody else."""
+of the installation's CA that names the platform's own group, and nobody else: the API server decides about all others.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from cuboid.kube.identity import MASTERS
 from cuboid.kube.streaming.wire import ServerWire
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import InvalidError, UnavailableError
@@ -27,6 +31,24 @@ START_SECONDS = 10.0
 DRAIN_SECONDS = 3  # open requests at the end
 MAX_MESSAGE = 4 << 20  # bytes of one WebSocket message
 LOOK_SECONDS = 600.0  # between looks at the certificate's file
+
+
+class _OwnProtocol(HttpToolsProtocol):
+    """Hangs up on users of the API that have a certificate: they are let in there, not here."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        connection = transport.get_extra_info("ssl_object")
+        if connection is not None and MASTERS not in _organizations(connection.getpeercert() or {}):
+            log.warning(
+                "a caller of the node's API is none of the platform's", address=transport.get_extra_info("peername")
+            )
+            transport.abort()
+        super().connection_made(transport)
+
+
+def _organizations(certificate: Mapping[str, Any]) -> list[str]:
+    rows = [row for part in certificate.get("subject", ()) for row in part]
+    return [value for key, value in rows if key == "organizationName"]
 
 
 @dataclass(frozen=True)
@@ -123,7 +145,7 @@ def _listener(host: str, port: int) -> socket.socket:
 def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=_OwnProtocol,
         ws=ServerWire,
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
