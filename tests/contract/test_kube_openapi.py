@@ -239,6 +239,7 @@ def test_kubectl_creates_what_it_has_a_command_for(kubectl: Kubectl, http: httpx
 def test_kubectl_explains_and_validates_built_in_kinds(kubectl: Kubectl) -> None:
     assert "List of ports to expose" in kubectl("explain", "pod.spec.containers.ports")
     assert "rollingUpdate" in kubectl("explain", "deployment", "--recursive")
+    assert "working set" in kubectl("explain", "podmetrics.containers.usage", "--api-version=metrics.k8s.io/v1beta1")
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "z"}, "dta": {}}
     assert 'unknown field "dta"' in kubectl("apply", "-f", "-", body=body, code=1)
 

@@ -26,7 +26,7 @@ from cuboid.server.context import Context
 from cuboid.server.openapi_schemas import V2, V3
 from cuboid.server.paths import unknown_path
 from cuboid.server.render import document_answer
-from cuboid.server.virtual import VIRTUAL, Virtual
+from cuboid.server.virtual import METRICS, VIRTUAL, Virtual
 
 _V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _FOR_EVER = "public, immutable, max-age=31536000"
@@ -141,7 +141,7 @@ def _info() -> dict[str, str]:
 
 def document_v3(kinds: Kinds, place: Place) -> dict[str, object]:
     """Of one group and version."""
-    served = [kind for kind in kinds if (kind.group, kind.version) == place]
+    served = [kind for kind in (*kinds, *METRICS) if (kind.group, kind.version) == place]
     virtual = [row for row in VIRTUAL if (row.group, row.version) == place and row.definition]
     names = (*openapi_paths.BODIES, *(row.definition for row in virtual))
     return {
@@ -158,7 +158,7 @@ def document_v3(kinds: Kinds, place: Place) -> dict[str, object]:
 
 def document_v2(kinds: Kinds) -> dict[str, object]:
     """Of everything."""
-    served, virtual = list(kinds), [row for row in VIRTUAL if row.definition]
+    served, virtual = [*kinds, *METRICS], [row for row in VIRTUAL if row.definition]
     names = (*openapi_paths.BODIES, *(row.definition for row in virtual))
     return {
         "swagger": "2.0",
