@@ -50,7 +50,7 @@ def create(http: httpx.Client, body: dict[str, Any], path: str = PODS) -> dict[s
 
 
 def test_a_created_pod_has_defaults_and_identity(http: httpx.Client) -> None:
-    created = create(http, pod("defaults"))
+    created = create(http, pod("defaults", schedulerName="nobody"))
     assert created["metadata"]["uid"] and created["metadata"]["creationTimestamp"]
     assert created["metadata"]["generation"] == 1
     assert created["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
