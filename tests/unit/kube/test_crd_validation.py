@@ -197,6 +197,12 @@ def test_a_default_is_not_shared_between_objects() -> None:
     assert two == {"a": [1]} and schema["properties"]["a"]["default"] == [1]
 
 
+def test_a_large_default_times_items_has_an_end() -> None:
+    schema = {"type": "array", "items": {"type": "object", "properties": {"a": {"default": list(range(1_000))}}}}
+    with pytest.raises(InvalidError, match="the defaults of the object"):
+        default(schema, [{} for _ in range(10_000)])
+
+
 def test_alternatives_times_items_have_an_end() -> None:
     schema = {"type": "array", "items": {"anyOf": [{"enum": [f"a{i}"]} for i in range(2_000)]}}
     with pytest.raises(InvalidError, match="steps to validate"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from cuboid.kube import schema as schemas
@@ -14,7 +15,7 @@ from cuboid.kube.fields import Fields
 from cuboid.kube.kind import SCALE, Kind, Scale, Subresource, status_of
 from cuboid.kube.strategy import Object, Strategy
 from cuboid.kube.validate_meta import validate_meta, validate_meta_update
-from cuboid.lib.errors import UnsupportedError
+from cuboid.lib.errors import InvalidError, UnsupportedError
 
 Convert = Callable[[Object], Object]
 
@@ -175,7 +176,8 @@ def _read(structure: schemas.Node, schema: Schema, api_version: str) -> Convert:
     def convert(document: Object) -> Object:
         clean: Object = schemas.decode(structure, document, [])
         clean["apiVersion"] = api_version
-        default(schema, clean)
+        with suppress(InvalidError):  # more defaults than an object may get: then it is shown as it is
+            default(schema, clean)
         return clean
 
     return convert
