@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,21 @@ def cuboid(server: ServerProcess, *arguments: str) -> subprocess.CompletedProces
     }
     command = [str(Path(sys.executable).with_name("cuboid")), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_backups_come_by_themselves_while_clients_write(tmp_path: Path) -> None:
+    with serving(tmp_path, backup_hours="0.0002") as server, server.http() as http:
+        folder = backup.folder_of(server.folder / STORE_FILE)
+        end = time.monotonic() + 20
+        number = 0
+        while len(backup.found(folder)) < 2:
+            assert time.monotonic() < end, server.log()
+            assert http.post(MAPS, json=config_map(f"m{number}")).status_code == 201
+            number += 1
+            time.sleep(0.02)
+        first, second = backup.found(folder)[:2]
+        assert first.revision < second.revision
+        assert "backed up" in server.log()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the server's folder is root's")

@@ -151,6 +151,12 @@ class _Long(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+def pieces(items: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes, about `PIECE` at a time."""
+    while piece := _piece(items):
+        yield piece
+
+
 def _piece(items: Iterator[bytes]) -> bytes:
     """About `PIECE` bytes, b"" at the end."""
     gathered, size = [], 0

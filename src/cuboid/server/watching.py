@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -18,7 +19,7 @@ from cuboid.kube.watchers import Seen
 from cuboid.lib.errors import DeadlineError, GoneError
 from cuboid.server.context import Context, flag, number
 from cuboid.server.protocol import Wire, frame, wire_of
-from cuboid.server.render import JSON, Renderer, line
+from cuboid.server.render import JSON, Renderer, line, pieces
 
 
 def watch(request: Request, context: Context, kind: Kind, wanted: Filter, render: Renderer) -> StreamingResponse:
@@ -30,13 +31,13 @@ def watch(request: Request, context: Context, kind: Kind, wanted: Filter, render
     asked = initial if "sendInitialEvents" in query else None
     versions.check_watch(query.get("resourceVersionMatch", ""), query.get("continue", ""), asked)
     cache = registry.of(kind)
-    first: list[bytes] = []
+    first: Iterator[bytes] = iter(())
     since = version
     if initial or not version:
         since = registry.cache.revision
-        first = [line("ADDED", render.entry(entry)) for entry in cache.select(wanted)]
+        first = (line("ADDED", render.entry(entry)) for entry in cache.select(wanted))
     if initial and flag(query, "allowWatchBookmarks"):
-        first.append(render.bookmark(since, initial_end=True))
+        first = chain(first, (render.bookmark(since, initial_end=True),))
     seconds = number(query.get("timeoutSeconds") or 0, "timeoutSeconds")
     life = float(seconds) if seconds > 0 else context.settings.watch_seconds * random.uniform(1, 2)
     bookmarks = flag(query, "allowWatchBookmarks")
@@ -57,14 +58,15 @@ class _Stream:
     bookmarks: bool
     wire: Wire | None
 
-    async def lines(self, first: list[bytes]) -> AsyncIterator[bytes]:
+    async def lines(self, first: Iterator[bytes]) -> AsyncIterator[bytes]:
         client: Client | None = None
         try:
             newest = self.context.registry.cache.revision
             if self.since > newest:  # of a store that was replaced: waiting for that version would lose events
                 raise status.expired(self.since, newest)
             client = self.cache.join(self.wanted, self.since)
-            yield b"".join(first)
+            for piece in pieces(first):
+                yield piece
             async for chunk in self._changes(client):
                 yield chunk
         except (DeadlineError, GoneError) as error:
