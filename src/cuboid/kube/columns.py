@@ -160,7 +160,7 @@ def node(document: Raw, now: float) -> list[Any]:
     name, created = _meta(document)
     status = document.get("status", {})
     info = status.get("nodeInfo", {})
-    addresses = {item["type"]: item["address"] for item in reversed(status.get("addresses", []))}
+    addresses = {item.get("type"): item.get("address", "") for item in reversed(status.get("addresses", []))}
     return [
         name, _node_status(document), _node_roles(document["metadata"].get("labels", {})), age(created, now),
         info.get("kubeletVersion", ""), addresses.get("InternalIP", "<none>"), addresses.get("ExternalIP", "<none>"),

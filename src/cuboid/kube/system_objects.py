@@ -1,4 +1,5 @@
-"""Objects that every server has from its start: the services of the API and of the resolver, and where the API is."""
+"""Objects that every server has from its start: the services of the API and of the resolver, where the API is, and the
+priority classes of the system."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuboid.kube import kinds, syntax
+from cuboid.kube.groups.class_strategy import SYSTEM
 from cuboid.kube.kind import Kind
 from cuboid.kube.names import API_SERVICE, API_SERVICE_IP, DNS_SERVICE, DNS_SERVICE_IP
 from cuboid.kube.registry import Registry, WriteOptions
@@ -24,6 +26,8 @@ async def ensure(registry: Registry, url: str, *, dns: bool) -> None:
     """
     parts = urlsplit(url)
     port = parts.port or 443
+    for name, value in SYSTEM.items():
+        await _ensure(registry, "PriorityClass", _priority(name, value), group="scheduling.k8s.io")
     await _ensure(registry, "Service", _api_service(port))
     if dns:
         await _ensure(registry, "Service", _dns_service())
@@ -31,6 +35,18 @@ async def ensure(registry: Registry, url: str, *, dns: bool) -> None:
     if not syntax.ip_address(host):
         await _ensure(registry, "Endpoints", _endpoints(host, port), ("subsets",))
         await _ensure(registry, "EndpointSlice", _slice(host, port), ("endpoints", "ports"), "discovery.k8s.io")
+
+
+def _priority(name: str, value: int) -> Object:
+    what = "node" if "node" in name else "cluster"
+    text = f"Used for system critical pods that must {_MUST[what]}."
+    return {"metadata": {"name": name}, "value": value, "description": text}
+
+
+_MUST = {
+    "cluster": "run in the cluster, but can be moved to another node if necessary",
+    "node": "not be moved from their current node",
+}
 
 
 def _named(place: tuple[str, str], **labels: str) -> Object:

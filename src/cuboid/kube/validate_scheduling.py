@@ -19,7 +19,7 @@ _WEIGHT = "must be in the range 1-100"
 
 def validate_scheduling(spec: Raw, fields: Fields) -> None:
     validate_labels(spec.get("nodeSelector", {}), "spec.nodeSelector", fields)
-    _validate_tolerations(spec.get("tolerations", []), "spec.tolerations", fields)
+    validate_tolerations(spec.get("tolerations", []), "spec.tolerations", fields)
     _validate_affinity(spec.get("affinity", {}), "spec.affinity", fields)
     _validate_spread(spec.get("topologySpreadConstraints", []), "spec.topologySpreadConstraints", fields)
     seen = set()
@@ -31,7 +31,7 @@ def validate_scheduling(spec: Raw, fields: Fields) -> None:
         seen.add(name)
 
 
-def _validate_tolerations(tolerations: list[Raw], path: str, fields: Fields) -> None:
+def validate_tolerations(tolerations: list[Raw], path: str, fields: Fields) -> None:
     for index, item in enumerate(tolerations):
         where = f"{path}[{index}]"
         key, operator, value = item.get("key", ""), item.get("operator", ""), item.get("value", "")

@@ -117,10 +117,15 @@ def test_a_right_workload_is_accepted(kind: str) -> None:
 
 def test_a_stateful_set_mounts_what_it_claims() -> None:
     container = {"name": "a", "image": "i", "volumeMounts": [{"name": "data", "mountPath": "/d"}]}
-    claimed = workload(
-        "StatefulSet", template=pods(containers=[container]), volumeClaimTemplates=[{"metadata": {"name": "data"}}]
-    )
+    spec: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"metadata": {"name": "data"}, "spec": spec}
+    claimed = workload("StatefulSet", template=pods(containers=[container]), volumeClaimTemplates=[claim])
     assert complaints("StatefulSet", claimed) == []
+    spec["accessModes"] = []
+    claimed = workload("StatefulSet", template=pods(containers=[container]), volumeClaimTemplates=[claim])
+    assert complaints("StatefulSet", claimed) == [
+        "spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required"
+    ]
     without = complaints("StatefulSet", workload("StatefulSet", template=pods(containers=[container])))
     assert without == ['spec.template.spec.containers[0].volumeMounts[0].name: Not found: "data"']
 

@@ -10,11 +10,11 @@ from typing import Any
 from cuboid.kube import kinds
 from cuboid.kube.admission import Request
 from cuboid.kube.admit.plug import CREATE, PODS, UPDATE, Plug, refusal
+from cuboid.kube.groups.class_strategy import SYSTEM
 from cuboid.kube.registry import Registry
 
 Object = dict[str, Any]
 CLASSES = ("scheduling.k8s.io", "priorityclasses")
-SYSTEM = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 _PRIORITY = kinds.builtin("PriorityClass", "scheduling.k8s.io")
 _RUNTIME = kinds.builtin("RuntimeClass", "node.k8s.io")
 _AWAY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")

@@ -10,6 +10,7 @@ from cuboid.kube import validate_apps as apps
 from cuboid.kube.fields import Fields
 from cuboid.kube.pod_defaults import default_template
 from cuboid.kube.strategy import Object, SpecStrategy, Strategy
+from cuboid.kube.validate_storage import validate_claim
 
 
 def _spec(new: Object) -> dict[str, Any]:
@@ -107,6 +108,11 @@ class StatefulSetStrategy(_WorkloadStrategy):
         for claim in spec.get("volumeClaimTemplates", []):
             claim.update(apiVersion="v1", kind="PersistentVolumeClaim", status={"phase": "Pending"})
             claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+
+    def validate(self, new: Object, fields: Fields) -> None:
+        super().validate(new, fields)
+        for index, claim in enumerate(new["spec"].get("volumeClaimTemplates", [])):
+            validate_claim(claim["spec"], fields.under(f"spec.volumeClaimTemplates[{index}]"))
 
     def validate_body(self, new: Object, fields: Fields) -> None:
         apps.validate_stateful_set(new["spec"], fields)

@@ -11,11 +11,13 @@ from cuboid.kube.core import (
     SecretStrategy,
     ServiceAccountStrategy,
 )
+from cuboid.kube.groups.limits_strategy import QuotaStrategy, RangeStrategy
+from cuboid.kube.groups.network_strategy import EndpointsStrategy
 from cuboid.kube.groups.service_strategy import ServiceStrategy
+from cuboid.kube.groups.storage_strategy import ClaimStrategy, VolumeStrategy
 from cuboid.kube.kind import VERBS, Kind, Subresource, status_of
 from cuboid.kube.pods import PodStrategy
-from cuboid.kube.printing import network
-from cuboid.kube.strategy import StatusStrategy, Strategy
+from cuboid.kube.printing import cluster, network, storage
 
 _CORE = "io.k8s.api.core.v1."
 _POD_SUBRESOURCES = (
@@ -120,7 +122,7 @@ ROWS: tuple[Kind, ...] = (
         "endpoints",
         True,
         "io.k8s.api.core.v1.Endpoints",
-        Strategy(),
+        EndpointsStrategy(),
         network.ENDPOINTS,
         network.endpoints,
         ("ep",),
@@ -132,9 +134,9 @@ ROWS: tuple[Kind, ...] = (
         "persistentvolumes",
         False,
         "io.k8s.api.core.v1.PersistentVolume",
-        StatusStrategy(),
-        c.PLAIN,
-        c.plain,
+        VolumeStrategy(),
+        storage.VOLUME,
+        storage.volume,
         ("pv",),
         subresources=(status_of("PersistentVolume"),),
     ),
@@ -145,9 +147,9 @@ ROWS: tuple[Kind, ...] = (
         "persistentvolumeclaims",
         True,
         "io.k8s.api.core.v1.PersistentVolumeClaim",
-        StatusStrategy(),
-        c.PLAIN,
-        c.plain,
+        ClaimStrategy(),
+        storage.CLAIM,
+        storage.claim,
         ("pvc",),
         subresources=(status_of("PersistentVolumeClaim"),),
     ),
@@ -158,9 +160,9 @@ ROWS: tuple[Kind, ...] = (
         "resourcequotas",
         True,
         "io.k8s.api.core.v1.ResourceQuota",
-        StatusStrategy(),
-        c.PLAIN,
-        c.plain,
+        QuotaStrategy(),
+        cluster.QUOTA,
+        cluster.quota,
         ("quota",),
         subresources=(status_of("ResourceQuota"),),
     ),
@@ -171,9 +173,9 @@ ROWS: tuple[Kind, ...] = (
         "limitranges",
         True,
         "io.k8s.api.core.v1.LimitRange",
-        Strategy(),
-        c.PLAIN,
-        c.plain,
+        RangeStrategy(),
+        cluster.CREATED,
+        cluster.created,
         ("limits",),
     ),
 )

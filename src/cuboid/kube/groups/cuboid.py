@@ -118,10 +118,16 @@ def _tenant(document: Mapping[str, Any], now: float) -> list[Any]:
 
 
 def _token(document: Mapping[str, Any], now: float) -> list[Any]:
-    metadata, spec = document["metadata"], document["spec"]
+    metadata, spec = document["metadata"], document.get("spec", {})
+    made = c.age(metadata.get("creationTimestamp"), now)
+    return [metadata["name"], spec.get("tenant", ""), spec.get("role", ""), _ends(spec, now), made]
+
+
+def _ends(spec: Mapping[str, Any], now: float) -> str:
+    if "expirationTimestamp" not in spec:
+        return "<unknown>"
     left = parse_rfc3339(spec["expirationTimestamp"]) - now
-    ends = f"in {c.duration(left)}" if left > 0 else "expired"
-    return [metadata["name"], spec["tenant"], spec["role"], ends, c.age(metadata.get("creationTimestamp"), now)]
+    return f"in {c.duration(left)}" if left > 0 else "expired"
 
 
 ROWS: tuple[Kind, ...] = (

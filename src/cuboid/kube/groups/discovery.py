@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cuboid.kube.groups.network_strategy import SliceStrategy
 from cuboid.kube.kind import Kind
 from cuboid.kube.printing import network
-from cuboid.kube.strategy import Strategy
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,7 +14,7 @@ ROWS: tuple[Kind, ...] = (
         "endpointslices",
         True,
         "io.k8s.api.discovery.v1.EndpointSlice",
-        Strategy(),
+        SliceStrategy(),
         network.SLICE,
         network.endpoint_slice,
     ),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
+from cuboid.kube.groups.network_strategy import IngressClassStrategy, IngressStrategy, PolicyStrategy
 from cuboid.kube.kind import Kind, status_of
-from cuboid.kube.strategy import SpecStrategy, Strategy
+from cuboid.kube.printing import cluster
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,9 +14,9 @@ ROWS: tuple[Kind, ...] = (
         "ingresses",
         True,
         "io.k8s.api.networking.v1.Ingress",
-        SpecStrategy(),
-        c.PLAIN,
-        c.plain,
+        IngressStrategy(),
+        cluster.INGRESS,
+        cluster.ingress,
         ("ing",),
         subresources=(status_of("Ingress"),),
     ),
@@ -27,9 +27,9 @@ ROWS: tuple[Kind, ...] = (
         "ingressclasses",
         False,
         "io.k8s.api.networking.v1.IngressClass",
-        Strategy(),
-        c.PLAIN,
-        c.plain,
+        IngressClassStrategy(),
+        cluster.INGRESS_CLASS,
+        cluster.ingress_class,
     ),
     Kind(
         "networking.k8s.io",
@@ -38,9 +38,9 @@ ROWS: tuple[Kind, ...] = (
         "networkpolicies",
         True,
         "io.k8s.api.networking.v1.NetworkPolicy",
-        Strategy(),
-        c.PLAIN,
-        c.plain,
+        PolicyStrategy(),
+        cluster.POLICY,
+        cluster.policy,
         ("netpol",),
     ),
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
+from cuboid.kube.groups.class_strategy import RuntimeStrategy
 from cuboid.kube.kind import Kind
-from cuboid.kube.strategy import Strategy
+from cuboid.kube.printing import cluster
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,8 +14,8 @@ ROWS: tuple[Kind, ...] = (
         "runtimeclasses",
         False,
         "io.k8s.api.node.v1.RuntimeClass",
-        Strategy(),
-        c.PLAIN,
-        c.plain,
+        RuntimeStrategy(),
+        cluster.RUNTIME,
+        cluster.runtime,
     ),
 )

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
+from cuboid.kube.groups.rbac_strategy import BindingStrategy, RoleStrategy
 from cuboid.kube.kind import Kind
-from cuboid.kube.strategy import Strategy
-
-
-def _any_name(text: str) -> list[str]:
-    """What can stand in a URL may be the name of a role: `system:node`."""
-    return []
-
-
-class RbacStrategy(Strategy):
-    name_rule = staticmethod(_any_name)
-
+from cuboid.kube.printing import cluster
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -24,9 +14,9 @@ ROWS: tuple[Kind, ...] = (
         "roles",
         True,
         "io.k8s.api.rbac.v1.Role",
-        RbacStrategy(),
-        c.PLAIN,
-        c.plain,
+        RoleStrategy(namespaced=True),
+        cluster.CREATED,
+        cluster.created,
     ),
     Kind(
         "rbac.authorization.k8s.io",
@@ -35,9 +25,9 @@ ROWS: tuple[Kind, ...] = (
         "clusterroles",
         False,
         "io.k8s.api.rbac.v1.ClusterRole",
-        RbacStrategy(),
-        c.PLAIN,
-        c.plain,
+        RoleStrategy(namespaced=False),
+        cluster.CREATED,
+        cluster.created,
     ),
     Kind(
         "rbac.authorization.k8s.io",
@@ -46,9 +36,9 @@ ROWS: tuple[Kind, ...] = (
         "rolebindings",
         True,
         "io.k8s.api.rbac.v1.RoleBinding",
-        RbacStrategy(),
-        c.PLAIN,
-        c.plain,
+        BindingStrategy(namespaced=True),
+        cluster.BINDING,
+        cluster.binding,
     ),
     Kind(
         "rbac.authorization.k8s.io",
@@ -57,8 +47,8 @@ ROWS: tuple[Kind, ...] = (
         "clusterrolebindings",
         False,
         "io.k8s.api.rbac.v1.ClusterRoleBinding",
-        RbacStrategy(),
-        c.PLAIN,
-        c.plain,
+        BindingStrategy(namespaced=False),
+        cluster.BINDING,
+        cluster.binding,
     ),
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
+from cuboid.kube.groups.class_strategy import PriorityStrategy
 from cuboid.kube.kind import Kind
-from cuboid.kube.strategy import Strategy
+from cuboid.kube.printing import cluster
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,9 +14,9 @@ ROWS: tuple[Kind, ...] = (
         "priorityclasses",
         False,
         "io.k8s.api.scheduling.v1.PriorityClass",
-        Strategy(),
-        c.PLAIN,
-        c.plain,
+        PriorityStrategy(),
+        cluster.PRIORITY,
+        cluster.priority,
         ("pc",),
     ),
 )

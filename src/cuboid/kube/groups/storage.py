@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cuboid.kube import columns as c
+from cuboid.kube.groups.storage_strategy import ClassStrategy
 from cuboid.kube.kind import Kind
-from cuboid.kube.strategy import Strategy
+from cuboid.kube.printing import storage
 
 ROWS: tuple[Kind, ...] = (
     Kind(
@@ -14,9 +14,9 @@ ROWS: tuple[Kind, ...] = (
         "storageclasses",
         False,
         "io.k8s.api.storage.v1.StorageClass",
-        Strategy(),
-        c.PLAIN,
-        c.plain,
+        ClassStrategy(),
+        storage.CLASS,
+        storage.class_,
         ("sc",),
     ),
 )
