@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 Object = dict[str, Any]
+MANAGER = "cuboid"  # the name under which fields are applied
 TIMEOUT = 30.0  # seconds for an answer to begin; streams have none between lines
 
 BY_REASON: dict[str, type[errors.CuboidError]] = {
@@ -112,10 +113,11 @@ class Api:
         *,
         query: Mapping[str, str] | None = None,
         kind: str = "",
+        accept: str = "application/json",
     ) -> Any:
         """One call, its JSON answer. Raises the error that the API gave."""
         data = json.dumps(body).encode() if body is not None else None
-        headers = {**self.headers(), "Content-Type": kind or "application/json", "Accept": "application/json"}
+        headers = {**self.headers(), "Content-Type": kind or "application/json", "Accept": accept}
         self._own = self._own or self._connect()
         with self._telling(self._own):
             response = self._own.request(method, _with_query(path, query), headers, data)
@@ -148,15 +150,27 @@ class Api:
     def patch(self, path: str, body: Object) -> Any:
         return self.request("PATCH", path, body, kind="application/merge-patch+json")
 
+    def apply(self, path: str, body: Object, *, force: bool = True, dry_run: bool = False) -> Any:
+        """Server-side apply: the object is made, or gets these fields. ConflictError without `force`, where a field is
+        another's."""
+        query = {"fieldManager": MANAGER, "force": str(force).lower(), "dryRun": "All" if dry_run else ""}
+        return self.request("PATCH", path, body, query=query, kind="application/apply-patch+yaml")
+
     def delete(self, path: str, body: Object | None = None) -> Any:
         return self.request("DELETE", path, body)
 
     def stream(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None, data: IO[bytes] | bytes | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        data: IO[bytes] | bytes | None = None,
+        accept: str = "*/*",
     ) -> http.Response:
         """An answer to read piece by piece, without a deadline between the pieces."""
         connection = self._connect()
-        headers = {**self.headers(), "Accept": "*/*", "Content-Type": "application/octet-stream"}
+        headers = {**self.headers(), "Accept": accept, "Content-Type": "application/octet-stream"}
         with self._telling(connection):
             response = connection.request(method, _with_query(path, query), headers, data)
             if response.status >= 400:
@@ -173,14 +187,16 @@ class Api:
                 if line.strip():
                     yield json.loads(line)
 
-    def changes(self, path: str, *, name: str = "", version: str = "", timeout: float = 0) -> Changes:
+    def changes(
+        self, path: str, *, name: str = "", version: str = "", timeout: float = 0, labels: str = "", accept: str = "*/*"
+    ) -> Changes:
         """A watch that can be waited for beside other things. It ends when the server ends it."""
-        query = {"watch": "true", "resourceVersion": version}
+        query = {"watch": "true", "resourceVersion": version, "labelSelector": labels}
         if name:
             query["fieldSelector"] = f"metadata.name={name}"
         if timeout:
             query["timeoutSeconds"] = str(max(1, int(timeout)))
-        return Changes(self.stream("GET", path, query=query))
+        return Changes(self.stream("GET", path, query=query, accept=accept))
 
     def watch(
         self, path: str, *, name: str = "", version: str = "", timeout: float = 0

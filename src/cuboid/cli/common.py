@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from cuboid import __version__
 from cuboid.cli import config
@@ -15,14 +17,27 @@ from cuboid.lib.errors import InvalidError, NotFoundError
 Object = dict[str, Any]
 
 
-def complete_pods(incomplete: str) -> list[str]:
-    """Names of pods for the shell's completion; none when the platform does not answer."""
+def complete(path: Callable[[str], str], incomplete: str) -> list[str]:
+    """Names for the shell's completion, of the list at `path(namespace)`; none when the platform does not answer."""
     try:
         connection = config.find()
-        items = Api(connection).get(pods_path(connection.namespace))["items"]
+        items = Api(connection).get(path(connection.namespace))["items"]
     except Exception:  # a completion must never print
         return []
     return [row["metadata"]["name"] for row in items if row["metadata"]["name"].startswith(incomplete)]
+
+
+def complete_pods(incomplete: str) -> list[str]:
+    return complete(pods_path, incomplete)
+
+
+class Short(typer.core.TyperGroup):
+    """A group whose first command need not be named: `cuboid job IMAGE` is `cuboid job run IMAGE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = [next(iter(self.commands)), *args]
+        return super().parse_args(ctx, args)
 
 
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The pod's namespace.", show_default="default")]

@@ -26,8 +26,12 @@ MODULES = {
     "images": ("pull", "images", "image"),
     "volumes": ("volume",),
     "why": ("why",),
-    "backup": ("backup", "restore"),
     "tenant": ("tenant",),
+    "backup": ("backup", "restore"),
+    "deploy": ("deploy",),
+    "scale": ("scale",),
+    "apply": ("apply", "delete"),
+    "get": ("get",),
 }
 
 COMPLETION = "_CUBOID_COMPLETE"

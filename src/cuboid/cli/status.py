@@ -50,6 +50,17 @@ def paused(pod: Object) -> bool:
     return any(row.get("type") == PAUSED and row.get("status") == "True" for row in conditions)
 
 
+def going(pod: Object) -> bool:
+    """Whether it ends, or has ended."""
+    ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return ended or bool(pod["metadata"].get("deletionTimestamp"))
+
+
+def is_ready(pod: Object) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return not going(pod) and any(row.get("type") == "Ready" and row.get("status") == "True" for row in conditions)
+
+
 def ready(pod: Object) -> str:
     rows = pod.get("status", {}).get("containerStatuses", [])
     return f"{sum(1 for row in rows if row.get('ready'))}/{len(pod['spec']['containers'])}"

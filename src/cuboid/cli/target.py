@@ -1,0 +1,71 @@
+"""What a NAME on the command line means: a deployment, or another thing that has pods, or a pod."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cuboid.cli import common, resources, waiting
+from cuboid.cli.api import Api
+from cuboid.cli.resources import CRON_JOBS, DAEMON_SETS, DEPLOYMENTS, JOBS, PODS, REPLICA_SETS, STATEFUL_SETS, Resource
+from cuboid.lib.errors import ConflictError, InvalidError, NotFoundError
+
+Object = dict[str, Any]
+ROLLED_OUT = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
+_WORDS = {
+    word: row
+    for row, short in (
+        (DEPLOYMENTS, "deploy"), (STATEFUL_SETS, "sts"), (DAEMON_SETS, "ds"), (JOBS, "job"), (PODS, "po"),
+        (REPLICA_SETS, "rs"), (CRON_JOBS, "cj"),
+    )
+    for word in (row.singular, row.plural, short, f"{row.plural}.{row.group}")
+}  # fmt: skip
+
+
+def complete(incomplete: str) -> list[str]:
+    return common.complete(DEPLOYMENTS.path, incomplete)
+
+
+def find(api: Api, namespace: str, text: str, among: tuple[Resource, ...] = ROLLED_OUT) -> tuple[Resource, Object]:
+    """`NAME`, or `KIND/NAME` where several kinds have the name. NotFoundError that names what is near."""
+    kind, slash, name = text.rpartition("/")
+    if slash:
+        resource = _WORDS.get(kind.lower())
+        if resource is None or resource not in among:
+            known = ", ".join(row.singular for row in among)
+            raise InvalidError(f"{text}: what is a {kind}?", hint=f"one of {known}, like {among[0].singular}/{name}")
+        return resource, resources.get(api, resource, namespace, name)
+    for resource in among:
+        try:
+            return resource, api.get(resource.path(namespace, name))
+        except NotFoundError:
+            continue
+    rows = [row for resource in among for row in api.get(resource.path(namespace), limit="500")["items"]]
+    raise resources.missing(among[0], namespace, name, [row["metadata"]["name"] for row in rows])
+
+
+def pod_of(api: Api, namespace: str, text: str) -> str:
+    """Name of the pod: itself, or the newest ready one of a deployment or another thing that has pods."""
+    if "/" not in text and _is(api, PODS, namespace, text):
+        return text
+    among = (*ROLLED_OUT, JOBS, PODS)
+    try:
+        resource, found = find(api, namespace, text, among)
+    except NotFoundError:
+        common.get_pod(api, namespace, text)  # which says it in the words of pods
+        raise
+    if resource.kind == "Pod":
+        return str(found["metadata"]["name"])
+    seen = waiting.look(api, resource, namespace, found["metadata"]["name"])
+    chosen = waiting.newest_ready(seen)
+    pods = [chosen] if chosen else seen.newest or seen.pods
+    if not pods:
+        raise ConflictError(f"{resource.noun} {text} has no pod", hint=f"cuboid events {text}")
+    return str(pods[-1]["metadata"]["name"])
+
+
+def _is(api: Api, resource: Resource, namespace: str, name: str) -> bool:
+    try:
+        api.get(resource.path(namespace, name))
+    except NotFoundError:
+        return False
+    return True
