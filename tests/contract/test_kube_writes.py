@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cuboid.kube import namespaces
-from cuboid.kube.cache import Cache
+from cuboid.kube.cache import WINDOW, Cache
 from cuboid.kube.client import (
     APPLY,
     BUDGETS,
@@ -36,6 +37,7 @@ from cuboid.lib.errors import (
     ConflictError,
     CuboidError,
     ExhaustedError,
+    GoneError,
     InvalidError,
     NotFoundError,
     UnsupportedError,
@@ -503,3 +505,18 @@ async def test_every_kind_is_selected_by_name_and_labels(client: Client) -> None
         assert [item["metadata"]["name"] for item in found.items] == ["chosen"]
     with pytest.raises(InvalidError, match="field label not supported"):
         await client.list(Resource("batch", "v1", "jobs"), NS, fields="spec.suspend=true")
+
+
+async def test_a_watch_from_before_all_that_is_kept_has_to_list_again(local: LocalClient) -> None:
+    since = (await local.list(CONFIG_MAPS, NS)).resource_version
+    for start in range(0, WINDOW + 200, 200):
+        bodies = (config_map(f"c{number}") for number in range(start, start + 200))
+        await asyncio.gather(*(local.create(CONFIG_MAPS, body, NS) for body in bodies))
+    with pytest.raises(GoneError, match="too old resource version"):
+        async with aclosing(local.watch(CONFIG_MAPS, NS, since=since)) as changes:
+            await anext(changes)
+    newest = (await local.list(CONFIG_MAPS, NS, limit=1)).resource_version
+    async with aclosing(local.watch(CONFIG_MAPS, NS, since=newest)) as changes:
+        await local.patch(CONFIG_MAPS, "c0", {"data": {"a": "1"}}, NS, form=MERGE)
+        kind, document = await anext(changes)
+    assert (kind, document["metadata"]["name"]) == ("MODIFIED", "c0")
