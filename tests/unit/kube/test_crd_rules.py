@@ -242,3 +242,42 @@ def test_a_definition_with_a_wrong_rule_is_refused() -> None:
         'S.x-kubernetes-validations[0].rule: Invalid value: "self.a == nobody": compilation failed'
     )
     assert texts[1].startswith('S.x-kubernetes-validations[0].reason: Unsupported value: "Because"')
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("self.a == 1", ""),
+        ("has(self.b.c) && self.b.c > 1", ""),
+        ("self.nope == 1", "nope"),
+        ("has(self.nope)", "nope"),
+        ("self.b.nope == self.a", "nope"),
+        ("self.list[0].v == 1 && self.list.all(x, x.anything)", ""),
+        ("self.list[0].nope == 1", "nope"),
+        ("self.map['k'].v == 1", ""),
+        ("self.map.k.nope == 1", "nope"),
+        ("self.free.any.thing == 1", ""),
+        ("self.metadata.name == 'x' && self.kind == 'Foo'", ""),
+        ("self.?nope.orValue(1) == 1", "nope"),
+        ("[{'nope': 1}].all(self, self.nope == 1)", ""),
+        ("oldSelf.nope == 1", "nope"),
+    ],
+)
+def test_a_field_that_the_schema_lacks_is_seen_when_the_rule_is_written(text: str, missing: str) -> None:
+    item = {"type": "object", "properties": {"v": {"type": "integer"}}}
+    schema = {
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer"},
+            "b": {"type": "object", "properties": {"c": {"type": "integer"}}},
+            "list": {"type": "array", "items": item},
+            "map": {"type": "object", "additionalProperties": item},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        },
+        **rule(text),
+    }
+    fields = Fields()
+    structural.check_schema(schema, "S", fields)
+    assert [str(error).rpartition("undefined field ")[2] for error in fields.errors] == (
+        [f"'{missing}'"] if missing else []
+    )

@@ -44,7 +44,7 @@ def has_rules(schema: Schema) -> bool:
 # --- when a definition is written ------------------------------------------------------------------------------------
 
 
-def check_rules(schema: Schema, path: str, fields: Fields, loose: str = "") -> None:
+def check_rules(schema: Schema, path: str, fields: Fields, loose: str = "", *, at_root: bool = False) -> None:
     """What is wrong with the rules of one schema. `loose`: it is within a list whose items have no identity."""
     given: Sequence[Rule] = schema.get(_KEY) or ()
     if len(given) > MAX_RULES:
@@ -54,12 +54,12 @@ def check_rules(schema: Schema, path: str, fields: Fields, loose: str = "") -> N
         if not rule.get("rule", "").strip():
             fields.required(f"{where}.rule", "rule is not specified")
             continue
-        _compiles(rule["rule"], f"{where}.rule", fields)
+        _compiles(rule["rule"], schema, f"{where}.rule", fields, at_root)
         if loose and _looks_back(rule["rule"]):
             why = f"oldSelf cannot be used on the uncorrelatable portion of the schema within {loose}"
             fields.invalid(f"{where}.rule", rule["rule"], why)
         if rule.get("messageExpression"):
-            _compiles(rule["messageExpression"], f"{where}.messageExpression", fields)
+            _compiles(rule["messageExpression"], schema, f"{where}.messageExpression", fields, at_root)
         if len(rule.get("message", "")) > MAX_MESSAGE:
             fields.too_long(f"{where}.message", MAX_MESSAGE)
         if rule.get("reason") and rule["reason"] not in REASONS:
@@ -73,11 +73,40 @@ def _looks_back(text: str) -> bool:
         return False
 
 
-def _compiles(text: str, path: str, fields: Fields) -> None:
+def _compiles(text: str, schema: Schema, path: str, fields: Fields, at_root: bool) -> None:
     try:
-        compiled(text)
+        program = compiled(text)
     except (CelError, RecursionError) as error:
         fields.invalid(path, text, f"compilation failed: ERROR: <input>: {error}")
+        return
+    for way in sorted(program.paths, key=str):
+        if missing := _undefined(schema, way[1:], at_root):
+            fields.invalid(path, text, f"compilation failed: ERROR: <input>: undefined field '{missing}'")
+            return
+
+
+def _undefined(schema: Schema, steps: Sequence[str | None], at_root: bool) -> str:
+    """The first field of the way that the schema does not know, "" where it knows all or can not say."""
+    here: Any = schema
+    for index, step in enumerate(steps):
+        known, rest = subschemas(here)
+        if step is None:
+            here = here.get("items") or rest
+        elif rest is not None:
+            here = rest
+        elif (
+            here.get("x-kubernetes-preserve-unknown-fields")
+            or here.get("x-kubernetes-embedded-resource")
+            or (at_root and index == 0 and step in ("apiVersion", "kind", "metadata"))
+        ):
+            return ""
+        elif here.get("type") == "object" and step not in known:
+            return step
+        else:
+            here = known.get(step)
+        if not isinstance(here, dict):
+            return ""
+    return ""
 
 
 # --- when an object is written ---------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class _Walk:
             fields.invalid(f"{path}.x-kubernetes-preserve-unknown-fields", False, "must be true or undefined")
         if schema.get("x-kubernetes-embedded-resource"):
             self._embedded(schema, path, at_root)
-        rules.check_rules(schema, path, fields, self._loose)
+        rules.check_rules(schema, path, fields, self._loose, at_root=at_root)
         listed = schema.get("x-kubernetes-list-type")
         if listed:
             self._list(schema, listed, path)

@@ -24,10 +24,12 @@ _ESCAPES = (("__dot__", "."), ("__dash__", "-"), ("__slash__", "/"), ("__undersc
 
 @dataclass(frozen=True)
 class Program:
-    """An expression ready to run. `names` are those that it takes from outside."""
+    """An expression ready to run. `names` are those that it takes from outside, `paths` what it takes of them: fields,
+    None for an index."""
 
     node: Node
     names: frozenset[str]
+    paths: frozenset[tuple[str | None, ...]]
 
     def run(self, names: dict[str, Any], budget: Budget) -> Any:
         """CelError when it can not be evaluated."""
@@ -44,7 +46,7 @@ def compiled(text: str, known: tuple[str, ...] = ("self", "oldSelf")) -> Program
     node = parser.expression()
     if parser.next.kind != "end":
         raise CelError(f"Syntax error: mismatched input '{parser.next.value}' expecting <EOF>")
-    return Program(node, frozenset(parser.used))
+    return Program(node, frozenset(parser.used), frozenset(parser.paths.values()))
 
 
 def unescaped(name: str) -> str:
@@ -66,6 +68,7 @@ class _Parser:
         self._known = frozenset(known)
         self._depth = 0
         self.used: set[str] = set()
+        self.paths: dict[Node, tuple[str | None, ...]] = {}
 
     @property
     def next(self) -> Token:
@@ -158,14 +161,20 @@ class _Parser:
             if sign in (".", ".?"):
                 found = self._member(found, optional=sign == ".?")
             else:
-                found = nodes.index_of(found, self.expression(), optional=sign == "[?")
+                found = self._noted(nodes.index_of(found, self.expression(), optional=sign == "[?"), found, None)
                 self._expect("]")
+        return found
+
+    def _noted(self, found: Node, owner: Node, step: str | None) -> Node:
+        """Remember the way from a name to what is taken of it."""
+        if owner in self.paths and len(self.paths[owner]) < MAX_DEPTH:
+            self.paths[found] = (*self.paths[owner], step)
         return found
 
     def _member(self, owner: Node, *, optional: bool) -> Node:
         name = self._name()
         if not self._at("("):
-            return nodes.field_of(owner, unescaped(name), optional=optional)
+            return self._noted(nodes.field_of(owner, unescaped(name), optional=optional), owner, unescaped(name))
         if name in MACROS and not optional:
             return self._macro(owner, name)
         if name in ("optMap", "optFlatMap"):
@@ -282,7 +291,10 @@ class _Parser:
         if name in self._scope:
             if name in self._known:
                 self.used.add(name)
-            return nodes.variable(name)
+            found = nodes.variable(name)
+            if name in self._known and self._scope.count(name) == 1:
+                self.paths[found] = (name,)
+            return found
         if name in functions.TYPES:
             return nodes.constant(functions.TYPES[name])
         raise CelError(f"undeclared reference to '{name}' (in container '')")
