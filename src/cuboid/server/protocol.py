@@ -96,6 +96,15 @@ class LimitedProtocol(HttpToolsProtocol):
             self._headers_came()
             super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """The server ends. A kept connection that is idle is let go of at once: a farewell over TLS waits for a client
+        that does not listen, and the server with it."""
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def on_message_begin(self) -> None:
         self._in_headers = True
         self._header_bytes = 0
