@@ -49,7 +49,8 @@ def forwards(services: Iterable[Raw], slices: Iterable[Raw]) -> list[Forward]:
     """Every address and node port of every service, with the targets that are ready now.
 
     When none is ready, those that are ending but still serve get what comes. `externalIPs` are not followed: whoever
-    may write a service could take over any address with them (CVE-2020-8554).
+    may write a service could take over any address with them (CVE-2020-8554). Of two services that want one port of
+    the host the older has it: of a front that is there twice, the last counts.
     """
     by_service: dict[tuple[str, str], list[Raw]] = {}
     for item in slices:
@@ -57,7 +58,7 @@ def forwards(services: Iterable[Raw], slices: Iterable[Raw]) -> list[Forward]:
         name = (metadata.get("labels") or {}).get(SERVICE_NAME, "")
         by_service.setdefault((metadata["namespace"], name), []).append(item)
     found: list[Forward] = []
-    for service in services:
+    for service in sorted(services, key=lambda one: str(one["metadata"].get("creationTimestamp", "")), reverse=True):
         place = (service["metadata"]["namespace"], service["metadata"]["name"])
         if place != _API:
             found += _of_service(service, by_service.get(place, []))
@@ -88,6 +89,8 @@ def _of_service(service: Raw, slices: list[Raw]) -> Iterable[Forward]:
             yield Forward(Front(address, protocol, port["port"]), targets, sticky)
         if port.get("nodePort"):
             yield Forward(Front("", protocol, port["nodePort"]), targets, sticky)
+        if spec.get("type") == "LoadBalancer":  # there is none: the host's own port is the way in
+            yield Forward(Front("", protocol, port["port"]), targets, sticky)
 
 
 def _targets(slices: list[Raw], name: str, protocol: str) -> tuple[Target, ...]:
