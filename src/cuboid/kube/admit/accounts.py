@@ -56,11 +56,26 @@ def _mount(spec: Object) -> None:
     volumes = spec.setdefault("volumes", [])
     known = next((volume["name"] for volume in volumes if _is_ours(volume)), None)
     if known is None:
-        known = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(5))
+        known = _name({volume.get("name") for volume in volumes})
         volumes.append({"name": known, "projected": {"defaultMode": 0o644, "sources": _sources()}})
     for container in lacking:
         mount = {"name": known, "readOnly": True, "mountPath": MOUNT}
         container.setdefault("volumeMounts", []).append(mount)
+
+
+def _suffix() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(5))
+
+
+_USUAL = PREFIX + _suffix()
+"""Of this process: pods of one workload stay alike, so what is known of one spec is known of all."""
+
+
+def _name(taken: set[Any]) -> str:
+    name = _USUAL
+    while name in taken:
+        name = PREFIX + _suffix()
+    return name
 
 
 def _is_ours(volume: Object) -> bool:
