@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from cuboid.controllers.registry import chosen
-from cuboid.kube import kubeconfig
+from cuboid.kube import kubeconfig, own_definitions
 from cuboid.kube.client import Client
 from cuboid.kube.controller.leader import Leader
 from cuboid.kube.controller.recorder import Recorder
@@ -82,6 +82,7 @@ async def run(given: Options) -> None:
 
 async def control(client: Client, controllers: Sequence[Controller]) -> None:
     """Until cancelled: what is known of the cluster is thrown away with it."""
+    await own_definitions.until_served(client)
     recorder = Recorder(client, LEASE)
     runtime = Runtime(client, RemoteSource(client), recorder, controllers)
     async with TaskSet("control") as tasks:

@@ -39,6 +39,7 @@ class Tenants:
         Watch(ROLE_BINDINGS, _labelled),
         Watch(QUOTAS, _labelled),
         Watch(LIMIT_RANGES, _labelled),
+        Watch(TOKENS, _labelled),
     )
 
     def plan(self, key: Key, view: View, now: float) -> Plan:
