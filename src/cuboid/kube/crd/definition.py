@@ -50,7 +50,7 @@ class DefinitionStrategy(SpecStrategy):
             names.setdefault("singular", kind.lower())
             names.setdefault("listKind", f"{kind}List")
         spec.setdefault("conversion", {}).setdefault("strategy", "None")
-        if "spec" in new and spec.get("preserveUnknownFields") is False:
+        if spec.get("preserveUnknownFields") is False:  # what v1 means anyway
             del spec["preserveUnknownFields"]
 
     def validate_body(self, new: Object, fields: Fields) -> None:
