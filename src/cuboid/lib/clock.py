@@ -54,7 +54,8 @@ def _whole_second(seconds: int) -> str:
 
 def rfc3339_micro(seconds: float) -> str:
     """`metav1.MicroTime`: microseconds, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    whole, rest = divmod(round(seconds * 1e6), 1_000_000)
+    return f"{_whole_second(whole)[:-1]}.{rest:06d}Z"
 
 
 def parse_rfc3339(text: str) -> float:
