@@ -14,7 +14,7 @@ from cuboid.guest.base import EventHook, Guest
 from cuboid.guest.client import AgentClient
 from cuboid.guest.fake import FakeAgent, Script
 from cuboid.images.base import Credentials, Image, ImageConfig, ProgressHook
-from cuboid.kube.types import ConfigMap, Pod, Secret
+from cuboid.kube.types import ConfigMap, Pod, Secret, ServiceAccountTokenProjection
 from cuboid.lib.clock import SystemClock
 from cuboid.lib.errors import ConflictError, CuboidError, NotFoundError
 from cuboid.net.fake import FakeNetwork
@@ -251,6 +251,12 @@ class FakeObjects:
 
     async def secret(self, namespace: str, name: str) -> Secret | None:
         return self.secrets.get(name)
+
+    async def token(self, pod: Pod, wanted: ServiceAccountTokenProjection) -> str:
+        return f"token of {pod.metadata.uid} for {wanted.audience}"
+
+    def token_due(self, pod: Pod, wanted: ServiceAccountTokenProjection) -> bool:
+        return False
 
 
 class FakeRecorder:

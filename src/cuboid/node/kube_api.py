@@ -27,12 +27,15 @@ from cuboid.lib.errors import AlreadyExistsError, ConflictError, CuboidError, Fo
 from cuboid.lib.log import get_log
 from cuboid.node.api import Change, PodChange
 from cuboid.node.objects import ObjectKey
+from cuboid.node.tokens import AccountTokens
 
 log = get_log(__name__)
 Raw = dict[str, Any]
 CHANGES = {"ADDED": Change.SET, "MODIFIED": Change.SET, "DELETED": Change.GONE}
 RESOURCES = {"ConfigMap": CONFIG_MAPS, "Secret": SECRETS}
 WATCH_AGAIN_SECONDS = 5.0
+ROOT_CA = "kube-root-ca.crt"  # the ConfigMap with the API's CA, in every namespace
+AUTHORITY_SECONDS = 10.0
 
 
 class KubeApi:
@@ -105,18 +108,43 @@ class KubeApi:
 
 
 class KubeObjects:
-    """ConfigMaps and Secrets, read when asked for; those that volumes show are watched and their changes told."""
+    """ConfigMaps and Secrets, read when asked for; those that volumes show are watched and their changes told.
 
-    def __init__(self, client: KubeClient) -> None:
+    Also the tokens of the pods' accounts.
+    """
+
+    def __init__(self, client: KubeClient, clock: Clock) -> None:
         self._client = client
+        self._clock = clock
+        self._tokens = AccountTokens(client, clock)
+        self._authorities: dict[str, tuple[float, Raw]] = {}  # by namespace: until when it need not be read again
         self._watches: dict[ObjectKey, asyncio.Task[None]] = {}
         self._wanted: set[ObjectKey] = set()
         self._wake = asyncio.Event()
         self.on_change: Callable[[ObjectKey], None] = lambda key: None
 
+    async def token(self, pod: types.Pod, wanted: types.ServiceAccountTokenProjection) -> str:
+        return await self._tokens.token(pod, wanted)
+
+    def token_due(self, pod: types.Pod, wanted: types.ServiceAccountTokenProjection) -> bool:
+        return self._tokens.due(pod, wanted)
+
     async def config_map(self, namespace: str, name: str) -> types.ConfigMap | None:
-        found = await self._get(CONFIG_MAPS, namespace, name)
+        read = self._authority(namespace) if name == ROOT_CA else self._get(CONFIG_MAPS, namespace, name)
+        found = await read
         return None if found is None else types.config_map(found)
+
+    async def _authority(self, namespace: str) -> Raw | None:
+        """Nearly every pod has it, and reads it several times in its start: it may be some seconds old. A pod that has
+        started is told at once when it changes."""
+        until, known = self._authorities.get(namespace, (0.0, None))
+        if known is not None and self._clock.monotonic() < until:
+            return known
+        found = await self._get(CONFIG_MAPS, namespace, ROOT_CA)
+        self._authorities.pop(namespace, None)
+        if found is not None:
+            self._authorities[namespace] = (self._clock.monotonic() + AUTHORITY_SECONDS, found)
+        return found
 
     async def secret(self, namespace: str, name: str) -> types.Secret | None:
         found = await self._get(SECRETS, namespace, name)
@@ -149,6 +177,8 @@ class KubeObjects:
             informer = Informer(self._client, RESOURCES[key.kind], key.namespace, fields=f"metadata.name={key.name}")
             try:
                 async for _ in informer.events():
+                    if key.name == ROOT_CA:
+                        self._authorities.pop(key.namespace, None)
                     self.on_change(key)
             except CuboidError as error:
                 log.warning("cannot watch", kind=key.kind, name=key.name, error=str(error))

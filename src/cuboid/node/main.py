@@ -115,7 +115,7 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
     clock, paths = SystemClock(), given.paths.make()
     name = settings.name or socket.gethostname().lower()
     driver = await parts.driver(paths, settings)
-    api, objects = KubeApi(client, clock), KubeObjects(client)
+    api, objects = KubeApi(client, clock), KubeObjects(client, clock)
     refresher = VolumeRefresher(objects, watched=objects.watch)
     objects.on_change = refresher.changed
     recorder = EventRecorder(api, name)

@@ -7,7 +7,7 @@ import binascii
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from cuboid.kube.types import ConfigMap, Pod, Secret, Volume
+from cuboid.kube.types import ConfigMap, Pod, Secret, ServiceAccountTokenProjection, Volume
 from cuboid.lib.errors import InvalidError
 
 Kind = Literal["ConfigMap", "Secret"]
@@ -25,6 +25,14 @@ class ObjectReader(Protocol):
     async def config_map(self, namespace: str, name: str) -> ConfigMap | None: ...
 
     async def secret(self, namespace: str, name: str) -> Secret | None: ...
+
+
+class VolumeReader(ObjectReader, Protocol):
+    """Also gives the tokens of service accounts: see `cuboid.node.tokens.AccountTokens`."""
+
+    async def token(self, pod: Pod, wanted: ServiceAccountTokenProjection) -> str: ...
+
+    def token_due(self, pod: Pod, wanted: ServiceAccountTokenProjection) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,12 @@ def _decoded(data: dict[str, str], what: str) -> dict[str, bytes]:
         return {key: base64.b64decode(text, validate=True) for key, text in data.items()}
     except (binascii.Error, ValueError) as error:
         raise InvalidError(f"{what} holds a value that is not base64") from error
+
+
+def volume_tokens(volume: Volume) -> list[ServiceAccountTokenProjection]:
+    """The tokens that a volume shows."""
+    sources = volume.projected.sources if volume.projected else []
+    return [source.service_account_token for source in sources if source.service_account_token]
 
 
 def volume_objects(pod: Pod, volume: Volume) -> set[ObjectKey]:

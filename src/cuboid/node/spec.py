@@ -237,7 +237,7 @@ def _volume(
 
 def _is_secret(volume: Volume) -> bool:
     projected = volume.projected.sources if volume.projected else []
-    return volume.secret is not None or any(part.secret for part in projected)
+    return volume.secret is not None or any(part.secret or part.service_account_token for part in projected)
 
 
 def _unsupported(volume: Volume) -> UnsupportedError | InvalidError:

@@ -1,4 +1,4 @@
-"""Volumes that are files from the API: configMap, secret, projected and downwardAPI; their content and its refresh."""
+"""Volumes that are files from the API (configMap, secret, projected with tokens, downwardAPI), and their refresh."""
 
 from __future__ import annotations
 
@@ -9,20 +9,37 @@ from dataclasses import dataclass, field
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import Guest
-from cuboid.kube.types import DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection
-from cuboid.lib.aio import within
-from cuboid.lib.errors import CuboidError, ExhaustedError, InvalidError, UnsupportedError
+from cuboid.kube.types import (
+    DownwardAPIVolumeFile,
+    KeyToPath,
+    Pod,
+    ServiceAccountTokenProjection,
+    Volume,
+    VolumeProjection,
+)
+from cuboid.lib.aio import TaskSet, gather_all, within
+from cuboid.lib.errors import CuboidError, ExhaustedError, ForbiddenError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.lib.log import get_log
 from cuboid.node.downward import field_value, resource_value
-from cuboid.node.objects import ObjectKey, ObjectReader, PodFacts, config_map_data, secret_data, volume_objects
+from cuboid.node.objects import (
+    ObjectKey,
+    ObjectReader,
+    PodFacts,
+    VolumeReader,
+    config_map_data,
+    secret_data,
+    volume_objects,
+    volume_tokens,
+)
 
-__all__ = ["ObjectReader", "PodFacts", "VolumeError", "VolumeRefresher", "is_files_volume", "volume_files"]
+__all__ = ["PodFacts", "VolumeError", "VolumeRefresher", "is_files_volume", "volume_files"]
 
 log = get_log(__name__)
 DEFAULT_MODE = 0o644
 FILES_LIMIT = 4 << 20  # bytes of one volume: an object has 1 MiB at most, a projection may show several
 RETRY_SECONDS = 2.0
 PUSH_SECONDS = 5.0
+LOOK_SECONDS = 30.0  # between two looks for tokens that are to be renewed
 
 
 class VolumeError(InvalidError):
@@ -35,7 +52,7 @@ def is_files_volume(volume: Volume) -> bool:
     return bool(volume.config_map or volume.secret or volume.projected or volume.downward_api)
 
 
-async def volume_files(pod: Pod, volume: Volume, objects: ObjectReader, facts: PodFacts) -> list[pb.File]:
+async def volume_files(pod: Pod, volume: Volume, objects: VolumeReader, facts: PodFacts) -> list[pb.File]:
     """The files of a volume, sorted by path. VolumeError names what is missing, UnsupportedError what cannot be had."""
     files: dict[str, pb.File] = {}
     for part in await _parts(pod, volume, objects, facts):
@@ -45,7 +62,7 @@ async def volume_files(pod: Pod, volume: Volume, objects: ObjectReader, facts: P
     return [files[path] for path in sorted(files)]
 
 
-async def _parts(pod: Pod, volume: Volume, objects: ObjectReader, facts: PodFacts) -> list[pb.File]:
+async def _parts(pod: Pod, volume: Volume, objects: VolumeReader, facts: PodFacts) -> list[pb.File]:
     if source := volume.config_map:
         return await _object_files(
             "configmap", pod, source.name, source.items, source.optional, source.default_mode, objects
@@ -58,20 +75,17 @@ async def _parts(pod: Pod, volume: Volume, objects: ObjectReader, facts: PodFact
         return _downward_files(pod, volume.downward_api.items, volume.downward_api.default_mode, facts)
     if volume.projected is None:
         raise InvalidError(f"volume {volume.name!r} does not consist of files from the API")
-    parts: list[pb.File] = []
-    for projection in volume.projected.sources:
-        parts += await _projection_files(pod, projection, volume.projected.default_mode, objects, facts)
-    return parts
+    mode = volume.projected.default_mode
+    found = await gather_all(*(_projection_files(pod, s, mode, objects, facts) for s in volume.projected.sources))
+    return [file for part in found for file in part]
 
 
 async def _projection_files(
-    pod: Pod, source: VolumeProjection, mode: int | None, objects: ObjectReader, facts: PodFacts
+    pod: Pod, source: VolumeProjection, mode: int | None, objects: VolumeReader, facts: PodFacts
 ) -> list[pb.File]:
-    if source.service_account_token:
-        raise UnsupportedError(
-            "a projected serviceAccountToken cannot be given: this API does not issue tokens for service accounts",
-            hint="set automountServiceAccountToken: false or use a secret",
-        )
+    if wanted := source.service_account_token:
+        content = (await _token(pod, wanted, objects)).encode()
+        return [_file(wanted.path, content, DEFAULT_MODE if mode is None else mode)]
     if source.downward_api:
         return _downward_files(pod, source.downward_api.items, mode, facts)
     chosen = source.config_map or source.secret
@@ -79,6 +93,14 @@ async def _projection_files(
         return []
     kind = "configmap" if source.config_map else "secret"
     return await _object_files(kind, pod, chosen.name, chosen.items, chosen.optional, mode, objects)
+
+
+async def _token(pod: Pod, wanted: ServiceAccountTokenProjection, objects: VolumeReader) -> str:
+    try:
+        return await objects.token(pod, wanted)
+    except (NotFoundError, ForbiddenError) as error:  # the account may come; the pod may not be known as ours yet
+        account = pod.spec.service_account_name or "default"
+        raise VolumeError(f"no token for the service account {account!r}: {error}") from error
 
 
 async def _object_files(
@@ -141,7 +163,14 @@ class VolumeRefresher:
     whoever watches the objects calls `changed`. `watched` is told which objects matter from now on.
     """
 
-    def __init__(self, objects: ObjectReader, *, watched: Callable[[set[ObjectKey]], None] | None = None) -> None:
+    def __init__(
+        self,
+        objects: VolumeReader,
+        *,
+        watched: Callable[[set[ObjectKey]], None] | None = None,
+        look: float = LOOK_SECONDS,
+    ) -> None:
+        self._look_seconds = look
         self._objects = objects
         self._watched = watched
         self._pods: dict[str, _Tracked] = {}
@@ -170,9 +199,12 @@ class VolumeRefresher:
         """The objects that volumes of tracked pods show."""
         return {key for t in self._pods.values() for volume in t.volumes(None) for key in volume_objects(t.pod, volume)}
 
-    def _schedule(self, tracked: _Tracked, key: ObjectKey | None) -> None:
+    def _schedule(
+        self, tracked: _Tracked, key: ObjectKey | None, wanted: Callable[[Pod, Volume], bool] = lambda _, __: True
+    ) -> None:
         for volume in tracked.volumes(key):
-            self._due[tracked.pod.metadata.uid, volume.name] = None
+            if wanted(tracked.pod, volume):
+                self._due[tracked.pod.metadata.uid, volume.name] = None
         if self._due:
             self._wake.set()
 
@@ -182,6 +214,21 @@ class VolumeRefresher:
 
     async def run(self) -> None:
         """Push what is due, for ever. A push that fails is tried again after a pause."""
+        async with TaskSet("volumes") as tasks:
+            tasks.start(self._look(), name="tokens")
+            await self._push_all()
+
+    async def _look(self) -> None:
+        """Tokens come due by time alone."""
+        while True:
+            await asyncio.sleep(self._look_seconds)
+            for tracked in self._pods.values():
+                self._schedule(tracked, None, self._token_due)
+
+    def _token_due(self, pod: Pod, volume: Volume) -> bool:
+        return any(self._objects.token_due(pod, wanted) for wanted in volume_tokens(volume))
+
+    async def _push_all(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()

@@ -21,7 +21,7 @@ class ServerSettings:
         4, unit="s", why="a pod that names no time leaves a node that is not heard of so soon after that is noticed"
     )
     mount_account_tokens: bool = setting(
-        False, why="put the token of its service account into every pod; the node agents must be able to fetch it"
+        True, why="put the token of its service account into every pod that does not refuse it, as Kubernetes does"
     )
     controllers: bool = setting(
         True,

@@ -8,8 +8,8 @@ import pytest
 
 from cuboid.guest import agent_pb2 as pb
 from cuboid.guest.base import Guest
-from cuboid.kube.types import ConfigMap, Pod, Secret, config_map, pod, secret
-from cuboid.lib.errors import CuboidError, ExhaustedError, InvalidError, UnavailableError, UnsupportedError
+from cuboid.kube.types import ConfigMap, Pod, Secret, ServiceAccountTokenProjection, config_map, pod, secret
+from cuboid.lib.errors import CuboidError, ExhaustedError, ForbiddenError, InvalidError, NotFoundError, UnavailableError
 from cuboid.node import volumes
 from cuboid.node.objects import ObjectKey, PodFacts
 from cuboid.node.volumes import VolumeError, VolumeRefresher, is_files_volume, volume_files
@@ -23,6 +23,7 @@ class Objects:
         self.maps: dict[str, dict[str, str]] = {"m": {"a": "1", "b": "2"}}
         self.secrets: dict[str, dict[str, bytes]] = {"s": {"key": b"\x00\xff"}}
         self.failure: CuboidError | None = None
+        self.due, self.number = True, 1
 
     async def config_map(self, namespace: str, name: str) -> ConfigMap | None:
         if self.failure:
@@ -35,6 +36,15 @@ class Objects:
         found = self.secrets.get(name)
         encoded = {key: base64.b64encode(value).decode() for key, value in (found or {}).items()}
         return None if found is None else secret({"data": encoded})
+
+    async def token(self, pod: Pod, wanted: ServiceAccountTokenProjection) -> str:
+        if self.failure:
+            raise self.failure
+        self.due = False
+        return f"{pod.spec.service_account_name}/{wanted.audience}/{wanted.expiration_seconds}/{self.number}"
+
+    def token_due(self, pod: Pod, wanted: ServiceAccountTokenProjection) -> bool:
+        return self.due
 
 
 def make(*sources: dict[str, Any], labels: dict[str, str] | None = None) -> Pod:
@@ -89,6 +99,21 @@ async def test_a_projection_joins_its_sources() -> None:
     assert found == {"a": (b"1", 0o440), "key": (b"\x00\xff", 0o440), "name": (b"web", 0o440)}
 
 
+TOKEN = {"projected": {"sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}]}}
+
+
+async def test_a_token_of_the_pods_account_is_a_file() -> None:
+    assert await files(TOKEN) == {"token": (b"//3607/1", 0o644)}
+
+
+@pytest.mark.parametrize("error", [NotFoundError("no such account"), ForbiddenError("no pod of this node")])
+async def test_a_token_that_cannot_be_had_yet_is_waited_for(error: CuboidError) -> None:
+    objects = Objects()
+    objects.failure = error
+    with pytest.raises(VolumeError, match="no token for the service account 'default'"):
+        await files(TOKEN, objects)
+
+
 @pytest.mark.parametrize(
     ("source", "kind", "text"),
     [
@@ -101,11 +126,6 @@ async def test_a_projection_joins_its_sources() -> None:
         ),
         ({"configMap": {"name": "m", "items": [{"key": "a", "path": "../x"}]}}, InvalidError, "relative path"),
         ({"configMap": {"name": "m", "items": [{"key": "a", "path": "/x"}]}}, InvalidError, "relative path"),
-        (
-            {"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
-            UnsupportedError,
-            "serviceAccountToken cannot be given",
-        ),
     ],
 )
 async def test_what_cannot_be_filled_says_why(source: dict[str, Any], kind: type[CuboidError], text: str) -> None:
@@ -150,7 +170,7 @@ class World:
     def __init__(self) -> None:
         self.objects, self.guest = Objects(), FakeGuest()
         self.watched: set[ObjectKey] = set()
-        self.refresher = VolumeRefresher(self.objects, watched=self._watch)
+        self.refresher = VolumeRefresher(self.objects, watched=self._watch, look=0.01)
 
     def _watch(self, keys: set[ObjectKey]) -> None:
         self.watched = keys
@@ -227,3 +247,17 @@ async def test_a_new_guest_gets_everything_again() -> None:
         world.guest = FakeGuest()
         world.track(made)
         assert (await world.guest.next()).volume == "v0"
+
+
+async def test_a_token_is_renewed_when_it_is_due_and_not_before() -> None:
+    async with World() as world:
+        made = make(TOKEN, {"configMap": {"name": "m"}})
+        world.track(made)
+        await world.guest.next()
+        world.objects.number = 2
+        await asyncio.sleep(0.05)
+        assert len(world.guest.written) == 2, "the volumes as they were at first, each once"
+        world.guest.changed.clear()
+        world.objects.due = True
+        call = await world.guest.next()
+        assert (call.volume, call.files[0].content) == ("v0", b"//3607/2")

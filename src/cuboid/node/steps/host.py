@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cuboid.images.base import Image
-from cuboid.lib.aio import within
+from cuboid.lib.aio import gather_all, within
 from cuboid.lib.errors import ConflictError, CuboidError, InvalidError, NotFoundError, UnsupportedError
 from cuboid.lib.log import get_log
 from cuboid.net import bandwidth
@@ -92,7 +92,6 @@ async def create_disk(work: PodWork, _: do.CreateDisk) -> ev.Event:
         with work.timeline.phase("disk"):
             spec.check_volumes(work.pod)
             work.tools.boots.of(work.pod)
-            await _check_files(work)
             await within(work.tools.settings.disk_seconds, _make_disks(work), "making the pod's disks")
     except (CuboidError, OSError) as error:
         fatal = isinstance(error, NEVER_TRY_AGAIN) and not isinstance(error, VolumeError)
@@ -102,7 +101,8 @@ async def create_disk(work: PodWork, _: do.CreateDisk) -> ev.Event:
 
 
 async def _make_disks(work: PodWork) -> None:
-    await work.tools.disks.create_writable(work.uid, work.size.disk_bytes)
+    writable = work.tools.disks.create_writable(work.uid, work.size.disk_bytes)
+    await gather_all(_check_files(work), writable)  # the files are asked of the API: it answers meanwhile
     for use in spec.named_volumes(work.pod):
         await acquire(work, use)
 
@@ -129,10 +129,8 @@ async def when_let_go(take: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _check_files(work: PodWork) -> None:
-    facts = work.facts
-    for volume in work.pod.spec.volumes:
-        if is_files_volume(volume):
-            await volume_files(work.pod, volume, work.tools.objects, facts)
+    files = [volume for volume in work.pod.spec.volumes if is_files_volume(volume)]
+    await gather_all(*(volume_files(work.pod, volume, work.tools.objects, work.facts) for volume in files))
 
 
 async def remove_disk(work: PodWork, _: do.RemoveDisk) -> ev.Event:

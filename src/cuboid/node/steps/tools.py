@@ -13,7 +13,7 @@ from cuboid.net.base import Network
 from cuboid.node.api import Api
 from cuboid.node.boots import Boots
 from cuboid.node.metrics import NodeMetrics
-from cuboid.node.objects import ObjectReader
+from cuboid.node.objects import VolumeReader
 from cuboid.node.settings import NodeSettings
 from cuboid.node.spec import ClusterDns
 from cuboid.node.steps.gate import BootGate
@@ -40,7 +40,7 @@ class Tools:
     network: Network
     disks: Disks
     images: ImageStore
-    objects: ObjectReader
+    objects: VolumeReader
     api: Api
     recorder: Recorder
     refresher: VolumeRefresher
