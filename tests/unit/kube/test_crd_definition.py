@@ -177,6 +177,8 @@ def test_a_schema_has_a_greatest_depth_and_size() -> None:
     for _ in range(200):
         deep = {"type": "object", "properties": {"a": deep}}
     assert any("levels deep" in error for error in schema_errors({"x": deep}))
+    many = {f"f{i}": {"type": "string", "pattern": f"^{i}$"} for i in range(201)}
+    assert schema_errors(many)[-1].endswith("a schema must not have more than 200 patterns")
     wide = {f"f{i}": {"type": "string"} for i in range(20_100)}
     assert any("more than 20000 parts" in error for error in schema_errors(wide))
 

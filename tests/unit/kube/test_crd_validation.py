@@ -8,7 +8,7 @@ import pytest
 
 from cuboid.kube import schema as schemas
 from cuboid.kube.crd import compile as compiling
-from cuboid.kube.crd import validation
+from cuboid.kube.crd import patterns, validation
 from cuboid.kube.crd.values import MISSING, default
 from cuboid.kube.fields import Fields
 from cuboid.lib.errors import InvalidError
@@ -211,3 +211,20 @@ def test_alternatives_times_items_have_an_end() -> None:
 
 def test_a_pattern_that_backtracks_elsewhere_takes_linear_time() -> None:
     assert found({"pattern": "^(a+)+$"}, "a" * 50_000 + "b") != []
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^.{1,1000}$",
+        r"^[\p{L}\p{N}_.-]{1,30}$",
+        r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$",
+    ],
+)
+def test_patterns_in_use_are_not_too_large(pattern: str) -> None:
+    assert found({"pattern": pattern}, "abc") == []
+
+
+def test_a_pattern_that_needs_too_much_memory_is_none() -> None:
+    with pytest.raises(InvalidError, match="too large"):
+        patterns.compiled(r"^\p{L}{1,1000}$")

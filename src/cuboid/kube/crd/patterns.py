@@ -9,8 +9,8 @@ import re2
 
 from cuboid.lib.errors import InvalidError
 
-MAX_MEMORY = 512 << 10
-"""Bytes of one compiled expression; RE2 refuses what needs more."""
+MAX_MEMORY = 1 << 20
+"""Bytes of one compiled expression; RE2 refuses what needs more, after 20 ms at most."""
 MAX_LENGTH = 4096
 """Bytes of an expression."""
 _OPTIONS = re2.Options()
@@ -18,7 +18,7 @@ _OPTIONS.max_mem = MAX_MEMORY
 _OPTIONS.log_errors = False
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=128)
 def compiled(pattern: str) -> Any:
     """InvalidError says what is wrong with the expression."""
     if len(pattern.encode("utf-8", "replace")) > MAX_LENGTH:
