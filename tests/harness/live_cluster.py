@@ -77,14 +77,15 @@ class LiveCluster:
                 if time.monotonic() - last > _BEAT:
                     last = time.monotonic()
                     for name in set(self._nodes) - self.dead:
-                        await _beat(client, name)
+                        await beat(client, name)
                 kubelet.makes_ready, kubelet.dead = self.makes_ready, self.dead
                 with suppress(CuboidError):  # somebody else was faster
                     await kubelet.work()
                 await asyncio.sleep(0.1)
 
 
-async def _beat(client: Client, name: str) -> None:
+async def beat(client: Client, name: str) -> None:
+    """The node is there, and alive now."""
     now = rfc3339_micro(time.time())
     with suppress(AlreadyExistsError):
         await client.create(NODES, node(name))

@@ -1,0 +1,104 @@
+"""Workloads on a real node and one that only pretends: a DaemonSet on both, and a drain that waits for a budget."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import image
+from tests.harness import pods as kube
+from tests.harness.platform import VENV, Object, Platform
+from tests.harness.pretended_node import pretended_node
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(300)]
+OTHER = "pretender"
+LIVE = "trap 'exit 0' TERM; while true; do sleep 1; done"
+
+
+@pytest.fixture
+def two_nodes(pods: Platform) -> Iterator[Platform]:
+    with pretended_node(pods, OTHER):
+        yield pods
+        pods.kubectl("uncordon", pods.node)
+        pods.kubectl("delete", "deployment,daemonset,pdb", "--all", timeout=60)
+        kube.until(lambda: not items(pods, "pods"), "pods are gone", 90)
+    assert pods.vmms() == []
+    assert pods.leftovers() == []
+
+
+def workload(kind: str, name: str, **spec: Any) -> Object:
+    labels = {"app": name}
+    container = {"name": "main", "image": image("busybox"), "command": ["sh", "-c", LIVE]}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 5},
+    }
+    body = {"selector": {"matchLabels": labels}, "template": template, **spec}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": body}
+
+
+def items(place: Platform, kind: str, *words: str) -> list[Object]:
+    found: list[Object] = json.loads(place.kubectl("get", kind, *words, "-o", "json").stdout)["items"]
+    return found
+
+
+def where(place: Platform, name: str) -> Counter[str]:
+    """How many pods of the workload are on each node and not asked to end; "" for none."""
+    found = items(place, "pods", "-l", f"app={name}")
+    return Counter(p["spec"].get("nodeName", "") for p in found if "deletionTimestamp" not in p["metadata"])
+
+
+def test_a_daemon_set_has_one_pod_on_each_node_that_it_selects(two_nodes: Platform) -> None:
+    place, real = two_nodes, two_nodes.node
+    kube.apply(place, workload("DaemonSet", "agent"))
+    place.kubectl("rollout", "status", "daemonset/agent", "--timeout=90s", timeout=100)
+    assert where(place, "agent") == {real: 1, OTHER: 1}
+    before = {pod["spec"]["nodeName"]: pod["metadata"]["uid"] for pod in items(place, "pods", "-l", "app=agent")}
+    place.kubectl("set", "env", "daemonset/agent", "VERSION=2")
+    place.kubectl("rollout", "status", "daemonset/agent", "--timeout=90s", timeout=100)
+    after = {pod["spec"]["nodeName"]: pod["metadata"]["uid"] for pod in items(place, "pods", "-l", "app=agent")}
+    assert before.keys() == after.keys()
+    assert not set(before.values()) & set(after.values())
+    place.kubectl("rollout", "undo", "daemonset/agent")
+    place.kubectl("rollout", "status", "daemonset/agent", "--timeout=90s", timeout=100)
+    place.kubectl("label", "node", real, "has=disk")
+    selector = {"spec": {"template": {"spec": {"nodeSelector": {"has": "disk"}}}}}
+    place.kubectl("patch", "daemonset", "agent", "-p", json.dumps(selector))
+    kube.until(lambda: where(place, "agent") == {real: 1}, "only where the label is", 60)
+    place.kubectl("label", "node", real, "has-")
+    kube.until(lambda: not where(place, "agent"), "nowhere", 60)
+
+
+def test_a_drain_moves_pods_no_faster_than_their_budget_allows(two_nodes: Platform) -> None:
+    place, real = two_nodes, two_nodes.node
+    place.kubectl("cordon", OTHER)
+    kube.apply(place, workload("Deployment", "web", replicas=2), workload("DaemonSet", "agent"))
+    place.kubectl("create", "poddisruptionbudget", "web", "--selector=app=web", "--min-available=2")
+    place.kubectl("rollout", "status", "deployment/web", "--timeout=90s", timeout=100)
+    place.kubectl("rollout", "status", "daemonset/agent", "--timeout=90s", timeout=100)
+    assert where(place, "web") == {real: 2}
+    stuck = place.kubectl("drain", real, "--ignore-daemonsets", "--timeout=4s", check=False)
+    assert stuck.returncode == 1
+    assert "Cannot evict pod as it would violate the pod's disruption budget" in stuck.stderr
+    assert where(place, "web") == {real: 2}
+    place.kubectl("patch", "pdb", "web", "-p", '{"spec": {"minAvailable": 1}}')
+    place.kubectl("uncordon", OTHER)
+    drain = [str(VENV / "kubectl"), "drain", real, "--ignore-daemonsets", "--timeout=90s"]
+    fewest = 2
+    with place.started(drain) as draining:
+        while draining.poll() is None:
+            fewest = min(fewest, sum(kube.ready(pod) for pod in items(place, "pods", "-l", "app=web")))
+            time.sleep(0.1)
+        output, _ = draining.communicate(timeout=5)
+        assert draining.returncode == 0, output
+    assert fewest >= 1
+    assert f"node/{real} drained" in output
+    kube.until(lambda: where(place, "web") == {OTHER: 2}, "all have moved", 60)
+    assert where(place, "agent") == {real: 1, OTHER: 1}, "a DaemonSet's pod stays"
+    row = place.kubectl("get", "node", real, "--no-headers").stdout.split()
+    assert row[1] == "Ready,SchedulingDisabled"
