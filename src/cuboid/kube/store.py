@@ -163,7 +163,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise self._failure(error) from error
 
-    def _failure(self, error: sqlite3.Error) -> CuboidError:
+    def _failure(self, error: Exception) -> CuboidError:
         found = failure(self._path, error)
         return self._damage(found.what) if isinstance(found, DamagedError) else found
 
@@ -195,7 +195,7 @@ class Store:
         while batch := self._next_batch():
             try:
                 results = self._apply(batch)
-            except sqlite3.Error as error:
+            except Exception as error:  # whatever it is, the writer goes on: else nobody would ever be answered again
                 self._rolled_back(batch, error)
             else:
                 _deliver(batch, results, self._listener)
@@ -276,9 +276,10 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (limit,))
         return limit
 
-    def _rolled_back(self, batch: list[_Transaction], error: sqlite3.Error) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+    def _rolled_back(self, batch: list[_Transaction], error: Exception) -> None:
+        with suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
         log.error("a batch of writes failed", count=len(batch), error=str(error))
         for transaction in batch:
             found = self._failure(error)
@@ -291,7 +292,10 @@ def _deliver(batch: list[_Transaction], results: list[list[Event] | MismatchErro
     """On the loop: events to the listener first, so that a writer reads its own write."""
 
     def run() -> None:
-        listener([event for result in results if isinstance(result, list) for event in result])
+        try:
+            listener([event for result in results if isinstance(result, list) for event in result])
+        except Exception:
+            log.exception("what was committed could not be told")  # it is committed all the same
         for transaction, result in zip(batch, results, strict=True):
             if isinstance(result, MismatchError):
                 _fail(transaction.done, result)

@@ -44,11 +44,11 @@ class DamagedError(UnavailableError):
         self.what = what
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
-def failure(path: Path, error: sqlite3.Error) -> CuboidError:
+def failure(path: Path, error: Exception) -> CuboidError:
     """What an error of SQLite's means: DamagedError, ExhaustedError (no room) or UnavailableError."""
     if is_damage(error):
         return DamagedError(path, str(error))

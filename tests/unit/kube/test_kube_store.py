@@ -103,6 +103,20 @@ async def test_the_history_is_bounded(tmp_path: Path) -> None:
     opened.close()
 
 
+async def test_what_can_not_be_written_fails_and_the_next_write_is_taken(store: Store) -> None:
+    with pytest.raises(UnavailableError):
+        await asyncio.wait_for(store.commit(Write(key("lone surrogate \ud800"), b"1", 0)), 5)
+    assert (await asyncio.wait_for(store.commit(Write(key("a"), b"1", 0)), 5))[0].rv == 1
+
+
+async def test_a_listener_that_fails_keeps_no_writer_waiting(store: Store) -> None:
+    def fails(events: list[Event]) -> None:
+        raise RuntimeError(str(len(events)))
+
+    store.listen(fails)
+    assert (await asyncio.wait_for(store.commit(Write(key("a"), b"1", 0)), 5))[0].rv == 1
+
+
 async def test_a_closed_store_refuses(store: Store) -> None:
     store.close()
     with pytest.raises(UnavailableError):
