@@ -41,7 +41,7 @@ def node_of(user: User) -> str:
 class NodeRules:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._referring: dict[tuple[str, str, str, str], str] = {}  # name of a pod that refers to it
+        self._referring: dict[tuple[str, str, str, str], tuple[str, int]] = {}  # a pod that refers to it, its version
 
     def allows(self, user: User, wanted: Attributes) -> bool:
         node = node_of(user)
@@ -89,17 +89,21 @@ class NodeRules:
             return False
         key = (node, wanted.resource, wanted.namespace, wanted.name)
         pods = self._registry.of(_POD)
-        known = pods.get(wanted.namespace, self._referring.get(key, ""))
-        if known is not None and known.fields.get("spec.nodeName") == node and _names(known, wanted):
+        name, version = self._referring.get(key, ("", 0))
+        known = pods.get(wanted.namespace, name)
+        here_still = known is not None and known.fields.get("spec.nodeName") == node
+        if known is not None and here_still and (known.rv == version or self._found(key, known, wanted)):
             return True
         here = Requirement("spec.nodeName", "=", frozenset((node,)))
-        for entry in pods.select(Filter(wanted.namespace, (), (here,))):
-            if _names(entry, wanted):
-                if len(self._referring) >= _REMEMBERED:
-                    self._referring.clear()
-                self._referring[key] = entry.key.name
-                return True
-        return False
+        return any(self._found(key, entry, wanted) for entry in pods.select(Filter(wanted.namespace, (), (here,))))
+
+    def _found(self, key: tuple[str, str, str, str], pod: Entry, wanted: Attributes) -> bool:
+        if (wanted.resource, wanted.name) not in set(references(pod.object())):
+            return False
+        if len(self._referring) >= _REMEMBERED:
+            self._referring.clear()
+        self._referring[key] = (pod.key.name, pod.rv)
+        return True
 
 
 _CHECKS = {
@@ -113,10 +117,6 @@ _CHECKS = {
     ("", "configmaps"): NodeRules._referred,
     ("", "persistentvolumeclaims"): NodeRules._referred,
 }
-
-
-def _names(entry: Entry, wanted: Attributes) -> bool:
-    return (wanted.resource, wanted.name) in set(references(entry.object()))
 
 
 def references(pod: Raw) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import time
 from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jwt
@@ -33,12 +33,17 @@ _ACCOUNT = kinds.builtin("ServiceAccount")
 _BOUND = {name: kinds.builtin(name) for name in ("Pod", "Secret", "Node")}
 
 
+Holder = tuple[str, str, str, str]
+"""Kind, namespace, name and uid."""
+
+
 @dataclass(frozen=True)
 class _Known:
     user: User
     expires: float  # 0 for one that ends with its secret alone
     audiences: tuple[str, ...]
-    holders: tuple[tuple[str, str, str, str], ...]  # kind, namespace, name and uid of what it needs to exist
+    holders: tuple[Holder, ...]  # what it needs to exist
+    seen: dict[Holder, int] = field(default_factory=dict)  # the version at which each was last found to be it
 
 
 class AccountTokens:
@@ -104,13 +109,20 @@ class AccountTokens:
     def _holds(self, known: _Known) -> bool:
         if known.expires and known.expires <= time.time():
             return False
-        return all(self._exists(*holder) for holder in known.holders)
+        return all(self._exists(holder, known.seen) for holder in known.holders)
 
-    def _exists(self, kind: str, namespace: str, name: str, uid: str) -> bool:
+    def _exists(self, holder: Holder, seen: dict[Holder, int]) -> bool:
         """A pod that has been asked to end keeps its token until it is gone."""
+        kind, namespace, name, uid = holder
         row = _ACCOUNT if kind == "ServiceAccount" else _BOUND[kind]
         entry = self._registry.of(row).get(namespace, name)
-        return entry is not None and objects.uid(entry.object()) == uid
+        if entry is None:
+            return False
+        if seen.get(holder) != entry.rv:  # read again only when it was written
+            if objects.uid(entry.object()) != uid:
+                return False
+            seen[holder] = entry.rv
+        return True
 
 
 def _named(document: Raw) -> Object:
