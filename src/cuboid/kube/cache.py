@@ -12,11 +12,14 @@ from cuboid.kube.entry import Change, Entry, FieldsOf, Filter, decode, encode, s
 from cuboid.kube.status import expired
 from cuboid.kube.store import Event, Key, Store
 from cuboid.kube.watchers import Audience, Backlog, Batch, Client, Watcher
+from cuboid.lib.log import get_log
 
 __all__ = [
     "Batch", "Cache", "Change", "Client", "Entry", "FieldsOf", "Filter", "ResourceCache", "ResourceId", "Watcher",
     "decode", "encode", "stored",
 ]  # fmt: skip
+
+log = get_log(__name__)
 
 WINDOW = 4_000
 """Events per resource that a watch can resume from."""
@@ -253,6 +256,9 @@ class Cache:
         for event in events:
             self.revision = event.rv
             if cache := self._resources.get((event.key.group, event.key.resource)):
-                cache.apply(event)
+                try:
+                    cache.apply(event)
+                except Exception:  # it must not take the others of its commit with it
+                    log.exception("a change could not be taken in", resource=event.key.resource, name=event.key.name)
         for listener in self._listeners:
             listener(events)

@@ -208,6 +208,15 @@ def test_the_version_goes_into_the_metadata_whatever_the_stored_form(value: byte
     assert entry.raw.count(b'"resourceVersion":"42"') == 1
 
 
+def test_a_change_that_makes_no_sense_takes_no_other_of_its_commit_with_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store.db")
+    cache = Cache(store, {PODS: fields_of})
+    senseless = Event("ADDED", Key("", "pods", "d", "bad"), 1, b'{"metadata":{"name":"bad","labels":[1]}}')
+    cache.apply([senseless, event(2, "good")])
+    assert [entry.key.name for entry in cache[PODS]] == ["good"] and cache.revision == 2
+    store.close()
+
+
 def test_bytes_without_metadata_are_no_object() -> None:
     with pytest.raises((InvalidError, KeyError)):
         Entry(Key("", "pods", "d", "n"), 1, b'{"kind":"Pod"}', fields_of)
