@@ -17,6 +17,8 @@ from typing import Any
 
 import typer.main
 
+from tools.api_page import api_page
+
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs/reference"
 SETTINGS = (
@@ -82,7 +84,11 @@ def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def pages() -> dict[Path, str]:
-    return {REFERENCE / "settings.md": settings_page(), REFERENCE / "commands.md": commands_page()}
+    return {
+        REFERENCE / "settings.md": settings_page(),
+        REFERENCE / "commands.md": commands_page(),
+        REFERENCE / "api.md": api_page(),
+    }
 
 
 def spec_problems() -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cuboid.kube import schema, status
+from cuboid.kube import schema, status, unsupported_fields
 from cuboid.kube.kind import Kind
 from cuboid.kube.options import JSON, WriteOptions
 from cuboid.lib.errors import InvalidError
@@ -13,7 +13,8 @@ Object = dict[str, Any]
 
 
 def decode(kind: Kind, body: Any, options: WriteOptions) -> tuple[Object, tuple[str, ...]]:
-    """Structure only: types, unknown fields and such that come twice, apiVersion and kind. Object and warnings."""
+    """Structure only: types, unknown fields and such that come twice, apiVersion and kind. Object and warnings, which
+    also tell of fields without effect."""
     what = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}'
     if not isinstance(body, dict):
         raise status.bad_request(f"{what}: the body is not an object")
@@ -31,7 +32,9 @@ def decode(kind: Kind, body: Any, options: WriteOptions) -> tuple[Object, tuple[
         raise status.bad_request(f"{what}: strict decoding error: {', '.join(messages)}")
     clean.update(apiVersion=kind.api_version, kind=kind.kind)
     clean.setdefault("metadata", {})
-    return clean, messages if options.validation == "Warn" else ()
+    if options.validation == "Ignore":
+        return clean, ()
+    return clean, (*(messages if options.validation == "Warn" else ()), *unsupported_fields.warnings(kind, clean))
 
 
 def decode_patched(kind: Kind, old: Object, patched: Any, options: WriteOptions) -> tuple[Object, tuple[str, ...]]:

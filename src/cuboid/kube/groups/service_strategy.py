@@ -108,7 +108,7 @@ def _keep_allocated(spec: Object, before: Object) -> None:
     if spec["type"] in _WITH_ADDRESS and before.get("type") in _WITH_ADDRESS:
         if not spec.get("clusterIP") and not spec.get("clusterIPs"):
             _take(spec, before, _OF_ADDRESS)
-        elif spec.get("clusterIP") and "clusterIPs" not in spec:
+        elif spec.get("clusterIP") and spec.get("clusterIPs") in (None, [], before.get("clusterIPs")):
             spec["clusterIPs"] = [spec["clusterIP"], *before.get("clusterIPs", [])[1:]]
         for key in _OF_FAMILIES:
             if not spec.get(key):
