@@ -64,6 +64,18 @@ class Entry:
     __slots__ = ("_cut", "_fields", "_fields_of", "key", "labels", "owners", "rv", "value")
 
     def __init__(self, key: Key, rv: int, value: bytes, fields_of: FieldsOf) -> None:
+        """InvalidError if the bytes are no object."""
+        try:
+            self._read(key, value)
+        except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            what = f"{key.resource} {key.namespace}/{key.name}"
+            raise InvalidError(f"what is stored as {what} is no object: {error}") from error
+        self.key = key
+        self.rv = rv
+        self._fields: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+        self._fields_of = fields_of
+
+    def _read(self, key: Key, value: bytes) -> None:
         head = _HEAD.match(value)
         if head is None or _VERSION in value:  # written by an older version, or the word is elsewhere in the object
             value = stored(decode(value))
@@ -72,14 +84,10 @@ class Entry:
             raise InvalidError(f"what is stored as {key.resource} {key.namespace}/{key.name} has no metadata")
         metadata = _head_of(value).metadata
         owners = metadata.ownerReferences
-        self.key = key
-        self.rv = rv
         self.value = value
         self.labels: Mapping[str, str] = _share(metadata.labels) if metadata.labels else _NONE
         self.owners: tuple[str, ...] = tuple(owner.uid for owner in owners) if owners else ()
         self._cut = head.end()
-        self._fields: tuple[tuple[str, ...], tuple[str, ...]] | None = None
-        self._fields_of = fields_of
 
     @property
     def raw(self) -> bytes:

@@ -217,9 +217,10 @@ def test_a_change_that_makes_no_sense_takes_no_other_of_its_commit_with_it(tmp_p
     store.close()
 
 
-def test_bytes_without_metadata_are_no_object() -> None:
-    with pytest.raises((InvalidError, KeyError)):
-        Entry(Key("", "pods", "d", "n"), 1, b'{"kind":"Pod"}', fields_of)
+@pytest.mark.parametrize("value", [b'{"kind":"Pod"}', b"[]", b"{", b'{"metadata":{}}', b'{"metadata":{"labels":[1]}}'])
+def test_bytes_that_are_no_object_are_named(value: bytes) -> None:
+    with pytest.raises(InvalidError, match="what is stored as pods d/n"):
+        Entry(Key("", "pods", "d", "n"), 1, value, fields_of)
 
 
 def test_equal_labels_are_kept_once() -> None:
