@@ -86,6 +86,16 @@ def test_a_role_of_one_namespace_is_not_that_of_another(policy: Policy) -> None:
     assert policy.allows(JANE, get("pods", "a", "x")) and not policy.allows(JANE, get("pods", "b", "x"))
 
 
+def test_an_answer_that_is_kept_is_one_for_its_name_alone(policy: Policy) -> None:
+    named = {"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["mine"]}
+    policy.put("Role", role("r", named, namespace="a"))
+    policy.put("RoleBinding", binding("Role", "r", ("User", "jane"), namespace="a"))
+    for _ in range(2):
+        assert policy.allows(JANE, get("secrets", "a", "mine"))
+        assert not policy.allows(JANE, get("secrets", "a", "other"))
+        assert not policy.allows(JANE, get("secrets", "b", "mine"))
+
+
 def test_a_service_account_is_its_own_subject(policy: Policy) -> None:
     bound = binding("ClusterRole", "view", ("ServiceAccount", "bot"), namespace="a")
     policy.put("RoleBinding", bound)

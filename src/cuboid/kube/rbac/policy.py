@@ -15,9 +15,9 @@ Raw = Mapping[str, Any]
 Place = tuple[str, str]
 """Namespace ("" for the cluster) and name."""
 GROUP = "rbac.authorization.k8s.io"
-USERS = 2_000
+USERS = 1_000
 """Users whose tables are kept made up."""
-ANSWERS = 256
+ANSWERS = 128
 """Of one user."""
 _EVERYTHING = Table([Rule(("*",), ("*",), ("*",)), Rule(("*",), urls=("*",))])
 
@@ -44,15 +44,20 @@ class Grants:
     def __init__(self) -> None:
         self.cluster: list[Table] = []
         self.spaces: dict[str, list[Table]] = {}
+        self._named = False  # some rule is about objects by name
         self._answers: dict[tuple[str, str, str, str, str, str, str], bool] = {}
+
+    def add(self, namespace: str, table: Table) -> None:
+        """`namespace` "" is the cluster. Before anything is asked."""
+        self._named = self._named or table.named
+        (self.spaces.setdefault(namespace, []) if namespace else self.cluster).append(table)
 
     def tables(self, namespace: str) -> list[Table]:
         return [*self.cluster, *(self.spaces.get(namespace, ()) if namespace else ())]
 
     def allows(self, wanted: Attributes) -> bool:
-        key = (
-            wanted.verb, wanted.resource, wanted.sub, wanted.namespace, wanted.name, wanted.group, wanted.path,
-        )  # fmt: skip
+        name = wanted.name if self._named else ""
+        key = (wanted.verb, wanted.resource, wanted.sub, wanted.namespace, name, wanted.group, wanted.path)
         found = self._answers.get(key)
         if found is None:
             if len(self._answers) >= ANSWERS:
@@ -123,9 +128,7 @@ class Policy:
     def _made(self, user: User) -> Grants:
         grants = Grants()
         for binding in self._bindings_of(user):
-            namespace = binding.place[0]
-            tables = grants.spaces.setdefault(namespace, []) if namespace else grants.cluster
-            tables.append(self._table(binding.role))
+            grants.add(binding.place[0], self._table(binding.role))
         return grants
 
     def _table(self, role: Place) -> Table:

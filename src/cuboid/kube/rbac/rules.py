@@ -64,10 +64,11 @@ def rules_of(role: Raw) -> tuple[Rule, ...]:
 class Table:
     """Rules of one scope, indexed by (verb, group, resource)."""
 
-    __slots__ = ("_rows", "_urls", "rules")
+    __slots__ = ("_rows", "_urls", "named", "rules")
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self.rules = tuple(rules)
+        self.named = any(rule.names for rule in self.rules)
         self._rows: dict[tuple[str, str, str], set[str] | None] = {}  # None: whatever the name
         self._urls: dict[str, set[str]] = {}
         for rule in self.rules:
