@@ -109,7 +109,7 @@ class Api:
         self,
         method: str,
         path: str,
-        body: Object | None = None,
+        body: Object | list[Object] | None = None,
         *,
         query: Mapping[str, str] | None = None,
         kind: str = "",

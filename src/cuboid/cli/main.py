@@ -30,6 +30,11 @@ MODULES = {
     "backup": ("backup", "restore"),
     "deploy": ("deploy",),
     "scale": ("scale",),
+    "rollout": ("rollout",),
+    "job": ("job",),
+    "cron": ("cron",),
+    "node": ("node",),
+    "explain": ("explain",),
     "apply": ("apply", "delete"),
     "get": ("get",),
 }

@@ -71,6 +71,8 @@ def show(value: Any, form: Format, as_table: Callable[[], None]) -> None:
         print(yaml.safe_dump(value, sort_keys=False), end="")
     elif form is Format.NAME and (found := names(value)):
         print_lines(found)
+    elif form is Format.NAME and isinstance(value, dict) and value.get("items") == []:
+        return
     else:
         as_table()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -104,6 +103,8 @@ def _names(resource: Resource) -> set[str]:
 
 def near(word: str, names: Iterable[str]) -> str:
     """Of the names those that are like the word: `web or wep`; "" where none is."""
+    import difflib
+
     return " or ".join(difflib.get_close_matches(word, list(names), n=3, cutoff=_NEAR))
 
 

@@ -10,7 +10,7 @@ from cuboid.cli.following import PROBLEMS_THAT_STAY
 
 Object = dict[str, Any]
 REVISION = "deployment.kubernetes.io/revision"
-_MAY_PASS = {"Unschedulable", "VolumeInUse"}  # while others are on their way out
+MAY_PASS = {"Unschedulable", "VolumeInUse"}  # while others are on their way out
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _CRASHES = 2  # of one container, after which it is said to crash
 
@@ -92,7 +92,7 @@ def failure(workload: Object, new: Sequence[Object], pods: Sequence[Object]) -> 
     leaving = any(status.going(pod) for pod in pods)
     for pod in new:
         if found := _of_pod(pod):
-            if found.reason in _MAY_PASS and leaving:
+            if found.reason in MAY_PASS and leaving:
                 continue
             return found
     for row in workload.get("status", {}).get("conditions", []):
@@ -104,11 +104,15 @@ def failure(workload: Object, new: Sequence[Object], pods: Sequence[Object]) -> 
 
 
 def _of_pod(pod: Object) -> Failure | None:
-    name = pod["metadata"]["name"]
     for row in status.containers(pod):
-        if crash := _crash(name, row):
+        if crash := _crash(pod["metadata"]["name"], row):
             return crash
-    problem = status.problem(pod)
+    return stuck(pod)
+
+
+def stuck(pod: Object) -> Failure | None:
+    """What keeps a pod from starting and will not mend itself."""
+    name, problem = pod["metadata"]["name"], status.problem(pod)
     if problem is None or problem[0] not in PROBLEMS_THAT_STAY:
         return None
     reason, message = problem

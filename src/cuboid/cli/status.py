@@ -118,6 +118,15 @@ def _ended(name: str, ended: Object) -> str:
     return f"container {name} {how}"
 
 
+def part_of(pod: Object) -> str:
+    """Name of the deployment, job or other thing that made the pod; "" if nothing did."""
+    owner = next((row for row in pod["metadata"].get("ownerReferences", []) if row.get("controller")), None)
+    if owner is None:
+        return ""
+    template = pod["metadata"].get("labels", {}).get("pod-template-hash", "")
+    return str(owner["name"]).removesuffix(f"-{template}") if template else str(owner["name"])
+
+
 def receipt(pod: Object) -> Object | None:
     text = pod["metadata"].get("annotations", {}).get(RECEIPT)
     try:

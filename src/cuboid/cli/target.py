@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from cuboid.cli import common, resources, waiting
 from cuboid.cli.api import Api
@@ -11,18 +13,29 @@ from cuboid.lib.errors import ConflictError, InvalidError, NotFoundError
 
 Object = dict[str, Any]
 ROLLED_OUT = (DEPLOYMENTS, STATEFUL_SETS, DAEMON_SETS)
+WITH_PODS = (PODS, *ROLLED_OUT, JOBS)
 _WORDS = {
     word: row
     for row, short in (
         (DEPLOYMENTS, "deploy"), (STATEFUL_SETS, "sts"), (DAEMON_SETS, "ds"), (JOBS, "job"), (PODS, "po"),
         (REPLICA_SETS, "rs"), (CRON_JOBS, "cj"),
     )
-    for word in (row.singular, row.plural, short, f"{row.plural}.{row.group}")
+    for word in (row.singular, row.plural, short, row.full_name)
 }  # fmt: skip
 
 
 def complete(incomplete: str) -> list[str]:
     return common.complete(DEPLOYMENTS.path, incomplete)
+
+
+def complete_with_pods(incomplete: str) -> list[str]:
+    return [*common.complete_pods(incomplete), *complete(incomplete)]
+
+
+PodOf = Annotated[
+    str,
+    typer.Argument(metavar="POD", help="Name of the pod, or of its deployment.", autocompletion=complete_with_pods),
+]
 
 
 def find(api: Api, namespace: str, text: str, among: tuple[Resource, ...] = ROLLED_OUT) -> tuple[Resource, Object]:
@@ -40,19 +53,14 @@ def find(api: Api, namespace: str, text: str, among: tuple[Resource, ...] = ROLL
         except NotFoundError:
             continue
     rows = [row for resource in among for row in api.get(resource.path(namespace), limit="500")["items"]]
-    raise resources.missing(among[0], namespace, name, [row["metadata"]["name"] for row in rows])
+    names = list(dict.fromkeys(row["metadata"]["name"] for row in rows))
+    noun = "pod or deployment" if PODS in among else among[0].noun
+    raise resources.missing(among[0]._replace(singular=noun), namespace, name, names)
 
 
 def pod_of(api: Api, namespace: str, text: str) -> str:
     """Name of the pod: itself, or the newest ready one of a deployment or another thing that has pods."""
-    if "/" not in text and _is(api, PODS, namespace, text):
-        return text
-    among = (*ROLLED_OUT, JOBS, PODS)
-    try:
-        resource, found = find(api, namespace, text, among)
-    except NotFoundError:
-        common.get_pod(api, namespace, text)  # which says it in the words of pods
-        raise
+    resource, found = find(api, namespace, text, WITH_PODS)
     if resource.kind == "Pod":
         return str(found["metadata"]["name"])
     seen = waiting.look(api, resource, namespace, found["metadata"]["name"])
@@ -61,11 +69,3 @@ def pod_of(api: Api, namespace: str, text: str) -> str:
     if not pods:
         raise ConflictError(f"{resource.noun} {text} has no pod", hint=f"cuboid events {text}")
     return str(pods[-1]["metadata"]["name"])
-
-
-def _is(api: Api, resource: Resource, namespace: str, name: str) -> bool:
-    try:
-        api.get(resource.path(namespace, name))
-    except NotFoundError:
-        return False
-    return True

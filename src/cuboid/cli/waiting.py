@@ -19,7 +19,6 @@ LAST_LINES = 5  # of a log, that tell why a program ended
 _LOOK = 5.0  # seconds after which all is read again even where no change was told
 _GATHER = 0.1  # seconds in which further changes are waited for before all is read again
 _PASSING = 15.0  # seconds that "no room" may last: what ends makes some
-_BRIEF = {"Unschedulable", "VolumeInUse"}
 
 
 class Seen(NamedTuple):
@@ -111,7 +110,7 @@ def rolled_out(
         line.update(f"{what or name}: {found.text}")
         if found.failure is None:
             started.clear()
-        elif found.failure.reason not in _BRIEF or _lasts(started, found.failure.reason):
+        elif found.failure.reason not in rollouts.MAY_PASS or _lasts(started, found.failure.reason):
             raise _failed(api, namespace, seen, found.failure)
         if seen.workload["spec"].get("paused"):
             raise ConflictError(f"the rollout of {name} is paused", hint=f"cuboid rollout resume {name}")

@@ -16,6 +16,7 @@ MANAGED = "app.kubernetes.io/managed-by"
 BY = "cuboid"
 PUBLIC = "-public"  # the name of the Service by which a deployment is reached from outside ends with it
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+STEADY = 3  # seconds that a program without a check has to run until it is taken for one that goes on
 DRAIN = 2  # seconds that a container still serves after it was told to end, until nobody is led to it any more
 _KEPT = (
     "image", "imagePullPolicy", "command", "args", "env", "ports", "volumeMounts", "workingDir", "resources",
@@ -108,6 +109,7 @@ def deployment(options: Options, before: Object | None = None) -> Object:
             "replicas": replicas,
             "selector": {"matchLabels": {"app": name}},
             "strategy": _strategy(alone),
+            "minReadySeconds": 0 if "readinessProbe" in spec["containers"][0] else STEADY,
             "template": {"metadata": metadata, "spec": spec},
         },
     }

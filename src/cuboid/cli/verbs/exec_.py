@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cuboid.cli import common, manifest, status, streams
+from cuboid.cli import common, manifest, status, streams, target
 from cuboid.cli.api import Api, pods_path
 from cuboid.cli.output import Format, show, table
 from cuboid.lib.errors import ConflictError, InvalidError
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def exec_(
-    pod: common.PodName,
+    pod: target.PodOf,
     command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="The command and its arguments.")],
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Connect stdin.")] = False,
     tty: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.")] = False,
@@ -53,7 +53,7 @@ def exec_(
     query = _query(container, interactive, tty) + [("command", part) for part in command]
     query += [("env", row) for row in manifest.read_env(env or (), (), dict(os.environ))]
     query += [(key, value) for key, value in (("user", user), ("workingDir", workdir)) if value]
-    path = pods_path(namespace, pod, "exec")
+    path = pods_path(namespace, target.pod_of(api, namespace, pod), "exec")
     if output in (Format.JSON, Format.YAML):
         raise typer.Exit(_captured(api, path, query, output))
     raise typer.Exit(streams.run_stream(api, path, query, stdin=interactive, tty=tty) or 0)

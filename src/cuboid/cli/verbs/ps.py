@@ -41,9 +41,11 @@ def ps(
 
 
 def _table(pods: list[Object], with_namespace: bool, wide: bool) -> None:
+    with_owner = any(map(status.part_of, pods))
     columns = [
         *(["NAMESPACE"] if with_namespace else []),
         "NAME",
+        *(["PART OF"] if with_owner else []),
         "IMAGE",
         "STATUS",
         "READY",
@@ -52,14 +54,15 @@ def _table(pods: list[Object], with_namespace: bool, wide: bool) -> None:
         "PORTS",
     ]
     columns += ["IP", "NODE", "START"] if wide else []
-    table(columns, [_row(pod, with_namespace, wide) for pod in pods])
+    table(columns, [_row(pod, with_namespace, with_owner, wide) for pod in pods])
 
 
-def _row(pod: Object, with_namespace: bool, wide: bool) -> list[object]:
+def _row(pod: Object, with_namespace: bool, with_owner: bool, wide: bool) -> list[object]:
     metadata, spec = pod["metadata"], pod["spec"]
     row: list[object] = [metadata["namespace"]] if with_namespace else []
     published = ", ".join(f"{outside}->{inside}" for outside, inside in status.ports(pod)) or "-"
-    row += [metadata["name"], spec["containers"][0]["image"], status.word(pod), status.ready(pod), status.restarts(pod)]
+    row += [metadata["name"], *([status.part_of(pod) or "-"] if with_owner else [])]
+    row += [spec["containers"][0]["image"], status.word(pod), status.ready(pod), status.restarts(pod)]
     row += [age(metadata.get("creationTimestamp")), published]
     if wide:
         row += [pod.get("status", {}).get("podIP", "-"), spec.get("nodeName", "-"), _start(status.receipt(pod))]

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from cuboid.cli import common, status
+from cuboid.cli import common, status, target
 from cuboid.cli.api import Api
 from cuboid.cli.output import Format, clean, colour_wanted, show
 
@@ -22,8 +22,9 @@ def register(app: typer.Typer) -> None:
     app.command("why", help="Why a pod started as fast as it did, or did not.\n\nExample: cuboid why web")(why)
 
 
-def why(pod: common.PodName, namespace: common.Namespace = "", output: common.Output = Format.TABLE) -> None:
+def why(pod: target.PodOf, namespace: common.Namespace = "", output: common.Output = Format.TABLE) -> None:
     api, namespace = common.connect(namespace)
+    pod = target.pod_of(api, namespace, pod)
     found = common.get_pod(api, namespace, pod)
     problem = status.problem(found)
     cause = {"reason": problem[0], "message": problem[1]} if problem else None
