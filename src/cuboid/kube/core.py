@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,9 +140,17 @@ class SecretStrategy(_DataStrategy):
 
     def validate_body(self, new: Object, fields: Fields) -> None:
         super().validate_body(new, fields)
-        for key in _SECRET_KEYS.get(new["type"], ()):
-            if key not in new.get("data", {}):
+        kind, data = new["type"], new.get("data", {})
+        for key in _SECRET_KEYS.get(kind, ()):
+            if key not in data:
                 fields.required(f"data[{key}]")
+            elif kind in _REGISTRY_SECRETS and not _is_json(data[key]):
+                fields.invalid(f"data[{key}]", "<secret contents redacted>", "must be JSON")
+        if kind == "kubernetes.io/basic-auth" and not data.keys() & set(_BASIC):
+            for key in _BASIC:
+                fields.required(f"data[{key}]")
+        if kind == "kubernetes.io/service-account-token" and not new["metadata"].get("annotations", {}).get(_ACCOUNT):
+            fields.required(f"metadata.annotations[{_ACCOUNT}]")
 
     def validate_change(self, new: Object, old: Object, fields: Fields) -> None:
         super().validate_change(new, old, fields)
@@ -152,6 +161,18 @@ class SecretStrategy(_DataStrategy):
         return {**super().selectable(document), "type": document.get("type", "")}
 
 
+def _is_json(encoded: str) -> bool:
+    """Whether a value in base64 is JSON; what is no base64 has been complained about."""
+    try:
+        json.loads(base64.b64decode(encoded))
+    except (binascii.Error, ValueError, RecursionError):
+        return False
+    return True
+
+
+_ACCOUNT = "kubernetes.io/service-account.name"
+_BASIC = ("username", "password")
+_REGISTRY_SECRETS = ("kubernetes.io/dockercfg", "kubernetes.io/dockerconfigjson")
 _SECRET_KEYS = {
     "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
     "kubernetes.io/dockercfg": (".dockercfg",),
@@ -219,3 +240,5 @@ class LeaseStrategy(Strategy):
             limit = 1 if key == "leaseDurationSeconds" else 0
             if key in spec and spec[key] < limit:
                 fields.invalid(f"spec.{key}", spec[key], f"must be greater than {'or equal to ' if not limit else ''}0")
+        if spec.get("preferredHolder") and not spec.get("strategy"):
+            fields.forbidden("spec.preferredHolder", "may only be specified if `strategy` is defined")

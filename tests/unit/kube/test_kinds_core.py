@@ -15,6 +15,7 @@ from cuboid.kube.kinds import Kind
 from cuboid.kube.options import WriteOptions
 
 GROUPS = {
+    "Lease": "coordination.k8s.io",
     "EndpointSlice": "discovery.k8s.io", "PriorityClass": "scheduling.k8s.io", "StorageClass": "storage.k8s.io",
     "RuntimeClass": "node.k8s.io", "Ingress": "networking.k8s.io", "IngressClass": "networking.k8s.io",
     "NetworkPolicy": "networking.k8s.io", "Role": "rbac.authorization.k8s.io",
@@ -214,6 +215,15 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("IngressClass", {"spec": {}}, "spec.controller: Required value"),
     ("IngressClass", {"spec": {"controller": "x"}}, 'spec.controller: Invalid value: "x": must be a domain-prefixed path (such as "acme.io/foo")'),
     ("IngressClass", {"spec": {"controller": "a.b/c", "parameters": {"kind": "K", "name": "n", "scope": "Namespace"}}}, "spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'"),
+    ("Secret", {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": "{"}}, 'data[.dockerconfigjson]: Invalid value: "<secret contents redacted>": must be JSON'),
+    ("Secret", {"type": "kubernetes.io/basic-auth", "stringData": {"a": "b"}}, "data[username]: Required value"),
+    ("Secret", {"type": "kubernetes.io/tls", "stringData": {"tls.crt": ""}}, "data[tls.key]: Required value"),
+    ("Secret", {"type": "kubernetes.io/service-account-token"}, "metadata.annotations[kubernetes.io/service-account.name]: Required value"),
+    ("ConfigMap", {"data": {"a": "b"}, "binaryData": {"a": "Yg=="}}, 'binaryData[a]: Invalid value: "a": duplicate of key present in data'),
+    ("ConfigMap", {"data": {"a": "b" * 1_048_577}}, "Too long: may not be more than 1048576 bytes"),
+    ("ConfigMap", {"data": {"..a": "b"}}, "data[..a]: Invalid value: \"..a\": must not start with '..'"),
+    ("Lease", {"spec": {"preferredHolder": "a"}}, "spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined"),
+    ("Lease", {"spec": {"leaseDurationSeconds": 0}}, "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"),
     ("NetworkPolicy", policy(policyTypes=["Sideways"]), 'spec.policyTypes[0]: Unsupported value: "Sideways": supported values: "Egress", "Ingress"'),
     ("NetworkPolicy", policy(ingress=[{"from": [{}]}]), "spec.ingress[0].from[0]: Required value: must specify a peer"),
     ("NetworkPolicy", policy(egress=[{"to": [{"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}]}]), "spec.egress[0].to[0]: Forbidden: may not specify both ipBlock and another peer"),
@@ -242,6 +252,9 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ("ResourceQuota", {"spec": {"hard": {"pods": "1"}, "scopes": ["BestEffort"]}}),
     ("LimitRange", range_(min={"cpu": "100m"}, max={"cpu": "1"}, maxLimitRequestRatio={"cpu": "10"})),
     ("LimitRange", range_("PersistentVolumeClaim", max={"storage": "1Gi"})),
+    ("Secret", {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": "{}"}}),
+    ("Secret", {"type": "kubernetes.io/basic-auth", "stringData": {"password": "b"}}),
+    ("Lease", {"spec": {"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 0}}),
     ("PriorityClass", {"value": 2_000_001_000, "metadata": {"name": "system-node-critical"}}),
     ("StorageClass", {"provisioner": "volumes.cuboid.dev"}),
     ("RuntimeClass", {"handler": "a", "overhead": {"podFixed": {"memory": "1Mi"}}}),
