@@ -163,7 +163,8 @@ def over_https() -> Result:
     }  # fmt: skip
 
 
-async def _inside(place: Path) -> float:
+async def _inside(place: Path) -> tuple[float, float]:
+    """(creates per second, ms of CPU for each)."""
     store = Store(place / "store.db")
     try:
         served = kinds.Kinds()
@@ -183,19 +184,22 @@ async def _inside(place: Path) -> float:
                 new["metadata"]["name"] = f"p{number}"
                 await registry.create(pods, "default", new, options)
 
-        started = time.monotonic()
+        started, used = time.monotonic(), time.process_time()
         await asyncio.gather(*(write() for _ in range(CONNECTIONS)))
-        return CREATES / (time.monotonic() - started)
+        return CREATES / (time.monotonic() - started), (time.process_time() - used) * 1000 / CREATES
     finally:
         store.close()
 
 
 def inside() -> Result:
-    rates = []
+    rounds = []
     for _ in range(ROUNDS):
         with folder() as place:
-            rates.append(uvloop.run(_inside(place)))
-    return summary(rates, 0)
+            rounds.append(uvloop.run(_inside(place)))
+    return {
+        "per second": summary([one[0] for one in rounds], 0),
+        "CPU for one (ms)": summary([one[1] for one in rounds]),
+    }
 
 
 # --- a list, watches, a start ----------------------------------------------------------------------------------------
@@ -322,7 +326,7 @@ def measure() -> Result:
     https, local, listed, started = over_https(), inside(), lists(), starts()
     watched = {kind: watches(kind) for kind in ("pods", "configmaps")}
     met = (
-        https["per second"]["median"] >= 1_000 and local["median"] >= 3_000
+        https["per second"]["median"] >= 1_000 and local["per second"]["median"] >= 3_000
         and listed["objects (s)"]["median"] <= 1.0 and listed["objects, extra memory (MB)"] <= 150
         and all(one["p99_ms"] <= 250 and one["events per second"] >= EVENTS * 0.95 for one in watched.values())
         and started["seconds"]["median"] <= 3.0 and started["resident (MB)"]["max"] <= 250
@@ -333,7 +337,7 @@ def measure() -> Result:
         "floors": floors,
         "creates over HTTPS": https,
         "of the lower floor": round(https["per second"]["median"] / min(floors.values()), 2),
-        "creates inside the process (per s)": local,
+        "creates inside the process": local,
         "list of 10,000": listed,
         "1,000 watches": watched,
         "start with 50,000": started,

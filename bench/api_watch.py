@@ -89,10 +89,10 @@ async def run(url: str, token: str, kind: str, watches: int, rate: float, second
     trust = ssl.create_default_context()
     trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
     head = f"Host: {host}\r\nAuthorization: Bearer {token}\r\n"
-    callers = [Caller(*await asyncio.open_connection(host, int(port), ssl=trust), head) for _ in range(WRITERS)]
+    maker = Caller(*await asyncio.open_connection(host, int(port), ssl=trust), head)
     path, last = f"/api/v1/namespaces/default/{kind}", b""
     for number in range(CHANGED):
-        last = await callers[0]("POST", path, made(kind, f"w{number}"), "application/json")
+        last = await maker("POST", path, made(kind, f"w{number}"), "application/json")
     match = _VERSION.search(last)
     assert match is not None
     request = f"GET {path}?watch=true&resourceVersion={match[1].decode()} HTTP/1.1\r\n{head}\r\n".encode()
@@ -103,6 +103,7 @@ async def run(url: str, token: str, kind: str, watches: int, rate: float, second
     for _ in range(watches):
         _, watch = await loop.create_connection(lambda: Watch(request, acknowledged, found), host, int(port), ssl=trust)
         opened.append(watch)
+    callers = [Caller(*await asyncio.open_connection(host, int(port), ssl=trust), head) for _ in range(WRITERS)]
     await asyncio.sleep(1)
     found.clear()
     for watch in opened:
@@ -134,7 +135,7 @@ async def run(url: str, token: str, kind: str, watches: int, rate: float, second
     for watch in opened:
         assert watch.transport is not None
         watch.transport.abort()
-    for call in callers:
+    for call in (maker, *callers):
         call.close()
     return result
 
