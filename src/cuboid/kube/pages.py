@@ -11,7 +11,7 @@ import binascii
 import secrets
 import time
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -22,11 +22,13 @@ from cuboid.kube.status import ExpiredListError, bad_request
 from cuboid.lib.errors import InvalidError
 
 KEPT = 64
-"""Lists that are being paged at once; the longest unused is forgotten, its client gets 410."""
+"""Lists that are being paged at once. Of the namespace that has most of them, the longest unused one is forgotten and
+its client gets 410: nobody's lists push out those of others."""
 LIFE = 300.0
 """Seconds a list can be gone on with."""
 _VERSION = "meta.k8s.io/v1"
 _INCONSISTENT = -1
+Scope = tuple[Hashable, str]
 Now = Callable[[], tuple[list[Entry], int]]
 """The entries of a list as they are now, and their version."""
 
@@ -41,12 +43,12 @@ class Page:
 
 @dataclass
 class _List:
-    """`scope` is what was listed: a token is no way to another collection."""
+    """`scope` is what was listed, at its end the namespace: a token is no way to another collection."""
 
     entries: list[Entry]
     revision: int
     selected: bool
-    scope: Hashable
+    scope: Scope
     until: float
 
 
@@ -61,17 +63,23 @@ class Pages:
     def __init__(self) -> None:
         self._lists: OrderedDict[str, _List] = OrderedDict()
 
-    def first(self, entries: list[Entry], revision: int, limit: int, *, selected: bool, scope: Hashable) -> Page:
+    def first(self, entries: list[Entry], revision: int, limit: int, *, selected: bool, scope: Scope) -> Page:
         """`selected`: selectors left something out, so that nobody knows how much remains."""
         if not limit or len(entries) <= limit:
             return Page(entries, revision)
         name = secrets.token_urlsafe(12)
         self._lists[name] = _List(entries, revision, selected, scope, time.monotonic() + LIFE)
-        while len(self._lists) > KEPT:
-            self._lists.popitem(last=False)
-        return self._cut(name, self._lists[name], 0, limit)
+        page = self._cut(name, self._lists[name], 0, limit)
+        if len(self._lists) > KEPT:
+            self._forget_one()
+        return page
 
-    def following(self, text: str, limit: int, now: Now, *, selected: bool, scope: Hashable) -> Page:
+    def _forget_one(self) -> None:
+        crowds = Counter(kept.scope[-1] for kept in self._lists.values())
+        most = max(crowds.values())
+        del self._lists[next(name for name, kept in self._lists.items() if crowds[kept.scope[-1]] == most)]
+
+    def following(self, text: str, limit: int, now: Now, *, selected: bool, scope: Scope) -> Page:
         """ExpiredListError when the list is forgotten, InvalidError when the token is none of ours."""
         token = _decoded(text)
         if token.rv == _INCONSISTENT:
