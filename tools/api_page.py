@@ -30,7 +30,9 @@ which `kubectl` prints. Structs that are in no table work as a whole, or belong 
 
 What a tenant may write is narrowed further: see [tenants](../how-to/tenants.md).
 """
-_RESIZE = "`pods/resize` is validated and kept; the size of a running pod does not change."
+_NOTES = """\
+`pods/resize` is validated and kept; the size of a running pod does not change. A Service of type LoadBalancer is
+reached at its port of every node, and its status names no address."""
 
 
 def api_page() -> str:
@@ -42,7 +44,7 @@ def api_page() -> str:
         "",
         *_virtual(),
         "",
-        _RESIZE,
+        _NOTES,
         "",
         _FIELDS,
     ]
@@ -51,8 +53,7 @@ def api_page() -> str:
     lines += ["", "### No effect", "", "| field | which values | why |", "|---|---|---|"]
     for name, rows in sorted(IGNORED.items()):
         for key, row in sorted(rows.items()):
-            values = " other than " + _listed(map(json.dumps, row.neutral)) if row.neutral else ""
-            values = _listed(map(json.dumps, row.only)) if row.only else values.strip()
+            values = f"other than {_listed(map(json.dumps, row.neutral))}" if row.neutral else ""
             lines.append(f"| `{name}.{key}` | {values} | {row.why} |")
     lines += ["", "### Refused", "", "| field | why |", "|---|---|"]
     for name, reasons in sorted(REFUSED.items()):

@@ -108,11 +108,11 @@ def test_a_service_is_exposed_changed_and_kept(server: ServerProcess) -> None:
 
 
 def test_kubectl_shows_warnings_about_what_has_no_effect(server: ServerProcess) -> None:
-    spec = {"ports": [{"port": 80}], "externalIPs": ["192.0.2.1"], "type": "LoadBalancer"}
+    spec = {"ports": [{"port": 80}], "externalIPs": ["192.0.2.1"], "trafficDistribution": "PreferClose"}
     answer = kubectl(server, "create", "-f", "-", stdin=manifest("v1", "Service", {"spec": spec}, "balanced"))
     assert answer.returncode == 0
     assert "Warning: spec.externalIPs has no effect: " in answer.stderr
-    assert "Warning: spec.type has no effect: there is no load balancer" in answer.stderr
+    assert "Warning: spec.trafficDistribution has no effect: " in answer.stderr
     quiet = kubectl(server, "patch", "service", "balanced", "-p", '{"metadata":{"labels":{"a":"b"}}}')
     assert (quiet.returncode, quiet.stderr) == (0, "")
     done(server, "delete", "service", "balanced")

@@ -12,12 +12,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ignored:
-    """`why` completes "has no effect: …". What equals one of `neutral` asks for what is the case anyway; with `only`,
-    none but these values are without effect."""
+    """`why` completes "has no effect: …". What equals one of `neutral` asks for what is the case anyway."""
 
     why: str
     neutral: tuple[Any, ...] = ()
-    only: tuple[Any, ...] = ()
 
 
 _CONTAINER = """args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe
@@ -48,7 +46,7 @@ WORKS: dict[str, str] = {
     "TopologySpreadConstraint": """labelSelector matchLabelKeys maxSkew minDomains nodeAffinityPolicy nodeTaintsPolicy
         topologyKey whenUnsatisfiable""",
     "ServiceSpec": """allocateLoadBalancerNodePorts clusterIP clusterIPs externalName ipFamilies ipFamilyPolicy ports
-        publishNotReadyAddresses selector sessionAffinity""",
+        publishNotReadyAddresses selector sessionAffinity type""",
     "ServicePort": "appProtocol name nodePort port protocol targetPort",
     "EndpointSlice": "addressType endpoints ports",
     "Endpoint": "addresses conditions hostname nodeName targetRef zone",
@@ -111,7 +109,7 @@ REFUSED: dict[str, dict[str, str]] = {
 
 _SELINUX = "the kernel of a pod's machine has no SELinux"
 _APPARMOR = "the kernel of a pod's machine has no AppArmor"
-_NO_BALANCER = "there is no load balancer: use NodePort, or an address of the machine"
+_NO_BALANCER = "there is no load balancer: such a service is reached at its port of every node"
 _UNSERVED = "no machine can serve a volume of this kind, a pod that claims it fails"
 _CLASSES = "there are no volume attributes classes"
 _RULES = "what becomes of a container is decided by the restart policy alone"
@@ -158,7 +156,6 @@ IGNORED: dict[str, dict[str, Ignored]] = {
             ({"clientIP": {"timeoutSeconds": 10_800}},),
         ),
         "trafficDistribution": Ignored("pods are picked at random, wherever they are"),
-        "type": Ignored(_NO_BALANCER, only=("LoadBalancer",)),
     },
     "Endpoint": {
         "deprecatedTopology": Ignored("it is of a former version of the API"),

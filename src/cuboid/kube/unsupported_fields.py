@@ -47,9 +47,7 @@ def _walk(node: Node, value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def without_effect(row: Ignored, value: Any) -> bool:
-    if value in _EMPTY or value in row.neutral:
-        return False
-    return not row.only or value in row.only
+    return value not in _EMPTY and value not in row.neutral
 
 
 def _leads_somewhere(node: Node) -> bool:

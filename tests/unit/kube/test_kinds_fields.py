@@ -79,7 +79,12 @@ def test_strict_clients_are_told_too_and_those_who_want_no_warnings_are_not() ->
     ("name", "group", "body", "expected"),
     [
         ("Service", "", {"spec": {"externalIPs": ["192.0.2.1"]}}, "spec.externalIPs has no effect"),
-        ("Service", "", {"spec": {"type": "LoadBalancer"}}, "spec.type has no effect: there is no load balancer"),
+        (
+            "Service",
+            "",
+            {"spec": {"loadBalancerIP": "192.0.2.1"}},
+            "spec.loadBalancerIP has no effect: there is no load",
+        ),
         ("Service", "", {"spec": {"internalTrafficPolicy": "Local"}}, "spec.internalTrafficPolicy has no effect"),
         ("NetworkPolicy", "networking.k8s.io", {"spec": {"podSelector": {}}}, "spec has no effect: Cuboid keeps"),
         ("Ingress", "networking.k8s.io", {"spec": {"rules": [{"host": "a.b"}]}}, "spec has no effect: no ingress"),
@@ -96,7 +101,7 @@ def test_what_is_asked_for_in_vain_is_told(name: str, group: str, body: dict[str
 @pytest.mark.parametrize(
     ("name", "spec"),
     [
-        ("Service", {"type": "NodePort", "externalTrafficPolicy": "Cluster", "internalTrafficPolicy": "Cluster"}),
+        ("Service", {"type": "LoadBalancer", "externalTrafficPolicy": "Cluster", "internalTrafficPolicy": "Cluster"}),
         ("Service", {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 10_800}}, "externalIPs": []}),
         ("Pod", pod(hostUsers=True, securityContext={"supplementalGroupsPolicy": "Merge"})["spec"]),
         ("PersistentVolumeClaim", {"volumeMode": "Filesystem"}),
