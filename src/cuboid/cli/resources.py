@@ -111,7 +111,8 @@ def near(word: str, names: Iterable[str]) -> str:
 def missing(resource: Resource, namespace: str, name: str, names: Sequence[str]) -> NotFoundError:
     """What to say when none has this name: which of the `names` that exist is near, or what there is."""
     where = f" in namespace {namespace!r}" if resource.namespaced and namespace else ""
-    others = f"one of {', '.join(names[:5])}" if names else f"cuboid get {resource.plural} -A"
+    among = f"one of {', '.join(names[:5])}" if len(names) > 1 else "".join(names)
+    others = among or f"cuboid get {resource.plural} -A"
     return NotFoundError(f"no {resource.noun} {name!r}{where}", hint=near(name, names) or others)
 
 
