@@ -16,6 +16,8 @@ Object = dict[str, Any]
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 POLICIES = {"Orphan": (ORPHAN,), "Foreground": (FOREGROUND,), "Background": ()}
+LONGEST_GRACE = 2**31 - 1
+"""Seconds, 68 years: a pod may name 2^63, and a deletion timestamp has to be a date."""
 _ORPHANED = frozenset((("batch", "jobs"),))
 """Kinds that leave their dependents unless they are told otherwise, for compatibility."""
 _UNCOLLECTED = frozenset((("", "events"), ("", "namespaces")))
@@ -85,6 +87,7 @@ def _mark(metadata: Object, grace: int, now: float, kind: Kind) -> None:
     started = now
     if not first:
         started = parse_rfc3339(metadata["deletionTimestamp"]) - metadata.get("deletionGracePeriodSeconds", 0)
+    grace = min(grace, LONGEST_GRACE)
     metadata["deletionTimestamp"] = rfc3339(started + grace)
     metadata["deletionGracePeriodSeconds"] = grace
 

@@ -30,6 +30,10 @@ _RETRIES = 5
 """Attempts of a patch that others write past."""
 _AT_ONCE = 64
 """Objects of a collection that are deleted together."""
+MOST_BYTES = 6 * 1024 * 1024
+"""Of an object as it is stored. One request brings 3 MiB; patch after patch would add as much each time."""
+_ROOM = 65_536
+"""Beyond that for what is written down of an object's end."""
 _NAMES = 8
 """Names that are tried for an object that gets a generated one."""
 
@@ -362,7 +366,10 @@ class Registry:
         new["metadata"].pop("resourceVersion", None)
         if dry_run:
             return new if not expected else _versioned(new, expected)
-        events = await self.store.commit(Write(key, stored(new), expected), *beside)
+        data = stored(new)
+        if len(data) > MOST_BYTES + (_ROOM if "deletionTimestamp" in new["metadata"] else 0):
+            raise status.too_large(MOST_BYTES)
+        events = await self.store.commit(Write(key, data, expected), *beside)
         return _versioned(new, events[0].rv)
 
     async def _remove(self, entry: Entry, last: Object, dry_run: bool, beside: Sequence[Write] = ()) -> Object:

@@ -60,10 +60,10 @@ def _validate_deadline(after: Raw, before: Raw, fields: Fields) -> bool:
 
 
 def _only_added(after: list[Raw], before: list[Raw]) -> bool:
-    def identity(item: Raw) -> Raw:
-        return {key: value for key, value in item.items() if key != "tolerationSeconds"}
+    def identity(item: Raw) -> tuple[tuple[str, Any], ...]:
+        return tuple(sorted((key, value) for key, value in item.items() if key != "tolerationSeconds"))
 
-    return all(identity(item) in [identity(other) for other in after] for item in before)
+    return {identity(item) for item in before} <= {identity(item) for item in after}
 
 
 def _validate_gates(after: Raw, before: Raw, fields: Fields) -> None:

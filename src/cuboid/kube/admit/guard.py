@@ -85,11 +85,17 @@ class TenantGuard(Plug):
         before = (request.old or {}).get("spec") or {}
         if spec.get("externalIPs") and spec["externalIPs"] != before.get("externalIPs"):
             raise refusal(request, "spec.externalIPs may not be set by a tenant: the addresses may be another's")
-        wants = spec.get("type") in ("NodePort", "LoadBalancer") or any(
-            p.get("nodePort") for p in spec.get("ports", [])
-        )
-        if wants and not self._node_ports and spec.get("type") != before.get("type"):
+        if not self._node_ports and _more_of_the_node(spec, before):
             raise refusal(request, "a port of the node may not be had by a tenant: use type ClusterIP")
+
+
+def _more_of_the_node(spec: Raw, before: Raw) -> bool:
+    """Whether a service has, or will be given, ports of the node that it did not have: whatever its type, a number that
+    is written into it is taken from all others."""
+    ports, kept = spec.get("ports") or [], before.get("ports") or []
+    exposed, was = (document.get("type") in ("NodePort", "LoadBalancer") for document in (spec, before))
+    numbers, held = ({port["nodePort"] for port in some if port.get("nodePort")} for some in (ports, kept))
+    return not numbers <= held or (exposed and (not was or len(ports) > len(kept)))
 
 
 def _looked_into(spec: Raw) -> Iterator[str]:

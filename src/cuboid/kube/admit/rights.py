@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from cuboid.kube import status
 from cuboid.kube.admission import Request
 from cuboid.kube.admit.plug import CREATE, UPDATE, Plug, is_master, refusal
 from cuboid.kube.identity import User
@@ -22,6 +23,8 @@ Raw = Mapping[str, Any]
 Allows = Callable[[User, Attributes], bool]
 _ROLES = ((GROUP, "roles"), (GROUP, "clusterroles"))
 _BINDINGS = ((GROUP, "rolebindings"), (GROUP, "clusterrolebindings"))
+MOST_RIGHTS = 50_000
+"""Rights that one role may list, verbs times groups times resources times names: a body of 3 MiB can list 10^15."""
 
 
 class Creation(Plug):
@@ -62,17 +65,24 @@ class Escalation(Plug):
             return
         if self._may(request, "escalate", request.kind.plural, request.name):
             return
+        rules = rules_of(role)
+        if sum(rule.size for rule in rules) > MOST_RIGHTS:
+            raise refusal(request, f"its rules list more than {MOST_RIGHTS} rights: use several roles, or *")
         if role.get("aggregationRule"):  # whatever is labelled so, later too
             self._covered(request, [Rule(("*",), ("*",), ("*",)), Rule(("*",), urls=("*",))])
-        self._covered(request, rules_of(role))
+        self._covered(request, rules)
 
     def _binding(self, request: Request, binding: Raw) -> None:
         if request.old is not None and _same(binding, request.old, ("roleRef", "subjects")):
             return
         ref = binding.get("roleRef") or {}
         is_role, name = ref.get("kind") == "Role", str(ref.get("name", ""))
-        if not self._may(request, "bind", "roles" if is_role else "clusterroles", name):
-            self._covered(request, self._policy.role((request.namespace if is_role else "", name)))
+        plural, place = "roles" if is_role else "clusterroles", (request.namespace if is_role else "", name)
+        if self._may(request, "bind", plural, name):
+            return
+        if not self._policy.has_role(place):  # whatever it will give one day is not known to be the binder's
+            raise status.not_found(plural, GROUP, name)
+        self._covered(request, self._policy.role(place))
 
     def _covered(self, request: Request, rules: Iterable[Rule]) -> None:
         missing = uncovered(self._policy.tables(request.user, request.namespace), rules)

@@ -141,6 +141,10 @@ class Policy:
         for subject in (f"User:{user.name}", *(f"Group:{group}" for group in user.groups)):
             yield from self._by_subject.get(subject, {}).values()
 
+    def has_role(self, place: Place) -> bool:
+        """Whether there is a Role, or a ClusterRole when its namespace is ""."""
+        return place in self._roles if place[0] else place[1] in self._cluster_roles
+
     def role(self, place: Place) -> tuple[Rule, ...]:
         """Its rules, of an aggregated one those of all it gathers; none if it does not exist."""
         if place[0]:

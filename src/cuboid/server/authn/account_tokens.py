@@ -103,7 +103,7 @@ class AccountTokens:
     def _verified(self, token: str) -> _Known:
         try:
             return _read(self._keys.verified(token, self._issuer))
-        except (jwt.PyJWTError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise UnauthorizedError("Unauthorized") from error
 
     def _holds(self, known: _Known) -> bool:
@@ -130,12 +130,12 @@ def _named(document: Raw) -> Object:
 
 
 def issuer_in(token: str) -> str:
-    """What a token says of itself, not believed yet."""
+    """What a token says of itself, not believed yet: whoever sends it may have nested it as deeply as it is long."""
     try:
         middle = token.split(".")[1]
         claims = json.loads(urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
         return str(claims.get("iss", ""))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return ""
 
 

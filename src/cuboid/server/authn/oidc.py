@@ -119,7 +119,7 @@ class OidcTokens:
                 options={"require": ["exp", "iss", "aud"]},
             )
             return self._provider.user(claims), float(claims["exp"])
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise UnauthorizedError("Unauthorized") from error
 
     async def _key(self, name: str) -> jwt.PyJWK:
