@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuboid.scheduler import scores
-from cuboid.scheduler.filters import candidate, misfits
-from cuboid.scheduler.preemption import Protected, preempt
+from cuboid.scheduler.filters import Candidate, candidate, misfits
+from cuboid.scheduler.preemption import Protected, fits, preempt
 from cuboid.scheduler.snapshot import NodeInfo, Placed, Snapshot, placed
 from cuboid.scheduler.volumes import NO_CLAIMS, Claims, selected_node
 
@@ -54,10 +54,24 @@ def decide(pod: Raw, snapshot: Snapshot, claims: Claims = NO_CLAIMS, protected: 
     message = f"0/{count} nodes are available: {told}."
     if pod["spec"].get("preemptionPolicy") == "Never":
         return Decision("", f"{message} preemption: not eligible due to preemptionPolicy=Never.")
+    if nominated := _cleared(wanted, snapshot):
+        return Decision("", f"{message} {_PATIENCE}", nominated)
     found = preempt(wanted, snapshot, protected)
     if found.node:
         return Decision("", message, found.node, found.victims)
     return Decision("", f"{message} {found.told(count)}")
+
+
+_PATIENCE = "preemption: not eligible due to a terminating pod on the nominated node."
+
+
+def _cleared(wanted: Candidate, snapshot: Snapshot) -> str:
+    """The node on which lesser pods are about to end for this one: nobody else has to go meanwhile."""
+    node = snapshot.node(wanted.pod.get("status", {}).get("nominatedNodeName", ""))
+    going = {pod.uid for pod in node.pods.values() if pod.deleting} if node is not None else set()
+    if node is None or not any(node.pods[uid].priority < wanted.placed.priority for uid in going):
+        return ""
+    return node.name if fits(wanted, snapshot.with_nominees(node, wanted.placed), going, snapshot) else ""
 
 
 def _chosen(pod: Raw, claims: Claims, fitting: Sequence[NodeInfo]) -> str:

@@ -108,8 +108,9 @@ class Scheduler:
         here = {objects.uid(pod) for pod in self._source.every(PODS)}
         for uid in self._queue.uids() - here:
             self._gone(uid)
-        for pod in self._assumed.values():
-            self._snapshot.set_pod(pod)
+        for uid, pod in self._assumed.items():
+            if uid in self._queue:  # else it is gone by now, or where the API says
+                self._snapshot.set_pod(pod)
         self._stir()
 
     def _node_changed(self, change: Change) -> None:
@@ -274,15 +275,13 @@ class Scheduler:
             return  # gone, or bound by another: the news put things right
         self._snapshot.forget(uid)
         self._queue.rest(uid, _now())
-        if not isinstance(error, ConflictError | NotFoundError):
-            self._stir()
-        self._wake.set()
+        self._stir()  # also after a conflict: what changed may be nothing that wakes it, and came before it rested
 
     async def _refuse(self, pod: Raw, reason: str, message: str, decision: Decision) -> None:
         uid, metadata = objects.uid(pod), pod["metadata"]
-        if decision.nominated:
-            self._snapshot.nominate(placed(pod, decision.nominated), uid)
-        if self._told.get(uid) == message and not decision.nominated:
+        before = pod.get("status", {}).get("nominatedNodeName", "")
+        self._snapshot.nominate(placed(pod, decision.nominated) if decision.nominated else None, uid)
+        if self._told.get(uid) == message and decision.nominated == before and not decision.victims:
             return
         condition = {
             "type": "PodScheduled",
@@ -292,8 +291,8 @@ class Scheduler:
             "lastTransitionTime": rfc3339(time.time()),
         }
         status: dict[str, Any] = {"conditions": [condition]}
-        if decision.nominated:
-            status["nominatedNodeName"] = decision.nominated
+        if decision.nominated != before:
+            status["nominatedNodeName"] = decision.nominated or None
         try:
             await self._client.patch(
                 PODS,

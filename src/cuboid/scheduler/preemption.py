@@ -45,7 +45,7 @@ def preempt(wanted: Candidate, snapshot: Snapshot, protected: Protected) -> Pree
         if not all(item.room for item in misfits(wanted, node)):
             hopeless += 1
             continue
-        victims = _victims(wanted, node, snapshot, protected)
+        victims = _victims(wanted, snapshot.with_nominees(node, wanted.placed), snapshot, protected)
         if victims is None:
             without += 1
             continue
@@ -61,16 +61,17 @@ def _victims(wanted: Candidate, node: NodeInfo, snapshot: Snapshot, protected: P
     """The fewest that have to go, those of lowest priority and youngest first; None when not even all would do."""
     lower = [pod for pod in node.pods.values() if pod.priority < wanted.placed.priority]
     gone = {pod.uid for pod in lower}
-    if not lower or not _fits(wanted, node, gone, snapshot):
+    if not lower or not fits(wanted, node, gone, snapshot):
         return None
     # Give places back, the protected and most important first, as long as the pod still fits.
     for pod in sorted(lower, key=lambda pod: (not protected(pod), -pod.priority, pod.created, pod.uid)):
-        if _fits(wanted, node, gone - {pod.uid}, snapshot):
+        if fits(wanted, node, gone - {pod.uid}, snapshot):
             gone.discard(pod.uid)
     return tuple(sorted((pod for pod in lower if pod.uid in gone), key=lambda pod: (pod.priority, pod.uid)))
 
 
-def _fits(wanted: Candidate, node: NodeInfo, gone: set[str], snapshot: Snapshot) -> bool:
+def fits(wanted: Candidate, node: NodeInfo, gone: set[str], snapshot: Snapshot) -> bool:
+    """Whether the pod can be on the node once these have gone from it."""
     smaller = node.without(gone)
     with_less = _Without(snapshot, smaller, gone)
     trial = candidate(wanted.pod, wanted.placed, with_less, wanted.claims)
