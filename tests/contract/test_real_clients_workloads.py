@@ -59,6 +59,11 @@ def deployment(name: str, replicas: int = 2, version: int = 1) -> Object:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
 
 
+def test_kubectl_explains_what_may_be_a_number_or_a_text(cluster: LiveCluster) -> None:
+    told = cluster.kubectl("explain", "deployment.spec.strategy.rollingUpdate")
+    assert "maxSurge\t<IntOrString>" in told
+
+
 # --- kubectl 1.20 ----------------------------------------------------------------------------------------------------
 
 

@@ -58,8 +58,8 @@ def definitions(served: Iterable[Kind], more: Iterable[str], prefix: str) -> dic
 
 def _special(name: str, prefix: str) -> dict[str, Any] | None:
     if name == _INT_OR_STRING:
-        plain = {"type": "string", "format": "int-or-string"}
-        return plain if prefix == V2 else {**plain, "oneOf": [{"type": "integer"}, {"type": "string"}]}
+        types = {"type": "string"} if prefix == V2 else {"oneOf": [{"type": "integer"}, {"type": "string"}]}
+        return {**types, "format": "int-or-string"}
     if name == _QUANTITY:
         return {"type": "string"} if prefix == V2 else {"oneOf": [{"type": "string"}, {"type": "number"}]}
     return None
