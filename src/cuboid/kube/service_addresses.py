@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,9 @@ class Claims:
 
     def __contains__(self, number: object) -> bool:
         return number in self._count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._count)
 
     def add(self, numbers: Iterable[int]) -> None:
         for number in numbers:

@@ -3,6 +3,7 @@ priority classes of the system."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,9 +12,14 @@ from cuboid.kube.groups.class_strategy import SYSTEM
 from cuboid.kube.kind import Kind
 from cuboid.kube.names import API_SERVICE, API_SERVICE_IP, DNS_SERVICE, DNS_SERVICE_IP
 from cuboid.kube.registry import Registry, WriteOptions
-from cuboid.lib.errors import AlreadyExistsError
+from cuboid.lib.errors import AlreadyExistsError, CuboidError
+from cuboid.lib.log import get_log
+
+log = get_log(__name__)
 
 Object = dict[str, Any]
+EVERY = 10.0
+"""Seconds between two looks, as in Kubernetes."""
 _HTTPS = {"name": "https", "protocol": "TCP"}
 _SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 _OF_SERVICE = "kubernetes.io/service-name"
@@ -35,6 +41,16 @@ async def ensure(registry: Registry, url: str, *, dns: bool) -> None:
     if not syntax.ip_address(host):
         await _ensure(registry, "Endpoints", _endpoints(host, port), ("subsets",))
         await _ensure(registry, "EndpointSlice", _slice(host, port), ("endpoints", "ports"), "discovery.k8s.io")
+
+
+async def keep(registry: Registry, url: str, *, dns: bool, every: float = EVERY) -> None:
+    """Until cancelled: what somebody deleted comes back within `every` seconds."""
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await ensure(registry, url, dns=dns)
+        except CuboidError as error:
+            log.warning("an object of the platform is missing", error=str(error))
 
 
 def _priority(name: str, value: int) -> Object:

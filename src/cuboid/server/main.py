@@ -242,6 +242,9 @@ async def _serve(prepared: Prepared) -> None:
         serving = tasks.start(server.serve([prepared.listener]), name="http")
         prepared.context.security.start(tasks)
         tasks.start(definitions.keep(), name="definitions")
+        settings = prepared.context.settings
+        kept = system_objects.keep(prepared.context.registry, prepared.url, dns=bool(settings.dns_port))
+        tasks.start(kept, name="system-objects")
         tasks.start(backups.keep(prepared.folder / STORE_FILE, prepared.hours), name="backups")
         tokens = TokenSecretController(prepared.context.security.accounts)
         control.start(prepared.context.registry, tasks, tokens, alone=prepared.context.settings.controllers)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import ipaddress
 import random
@@ -20,9 +21,9 @@ from cuboid.kube.admit.addresses import ServiceAddresses
 from cuboid.kube.cache import Cache
 from cuboid.kube.fields import Fields
 from cuboid.kube.registry import DeleteOptions, Registry, WriteOptions
-from cuboid.kube.service_addresses import PORT_POOL, Pool, address_pool
+from cuboid.kube.service_addresses import PORT_POOL, Pool, address_pool, addresses_of, node_ports_of
 from cuboid.kube.store import Store
-from cuboid.lib.errors import InvalidError
+from cuboid.lib.errors import CuboidError, InvalidError
 
 KIND = kinds.builtin("Service")
 PORTS = [{"port": 80}]
@@ -261,6 +262,61 @@ async def test_the_platform_has_its_own_two_services(store: Store) -> None:
     endpoints = kinds.builtin("Endpoints")
     found = registry.entry(endpoints, "default", "kubernetes").object()
     assert endpoints.cells(found, 0.0)[:2] == ["kubernetes", "192.0.2.2:6444"]
+
+
+async def test_what_is_deleted_of_the_platform_comes_back(store: Store) -> None:
+    registry = await served(store)
+    await system_objects.ensure(registry, "https://192.0.2.1:6443", dns=True)
+    await registry.delete(KIND, "default", "kubernetes", DeleteOptions())
+    keeping = asyncio.create_task(system_objects.keep(registry, "https://192.0.2.1:6443", dns=True, every=0.01))
+    try:
+        async with asyncio.timeout(10):
+            while registry.of(KIND).get("default", "kubernetes") is None:
+                await asyncio.sleep(0.01)
+    finally:
+        keeping.cancel()
+    assert registry.entry(KIND, "default", "kubernetes").object()["spec"]["clusterIP"] == "10.96.0.1"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_on_any_walk_no_two_services_share_and_nothing_stays_taken(store: Store, seed: int) -> None:
+    """Made, changed and deleted several at a time, in a range that is often full; some are refused."""
+    pick = random.Random(seed)
+    registry = await served(store, "10.96.0.0/28")
+    plugin = ServiceAddresses(registry, subnet="10.96.0.0/28", pick=pick)
+    registry.admission = Chain(plugin)
+    for _ in range(40):
+        await asyncio.gather(*(step(registry, pick) for _ in range(6)))
+        specs = [entry.object()["spec"] for entry in registry.of(KIND)]
+        for taken in ([ip for s in specs for ip in addresses_of(s)], [p for s in specs for p in set(node_ports_of(s))]):
+            assert len(taken) == len(set(taken))
+        assert plugin.taken == (
+            {int(ipaddress.ip_address(ip)) for s in specs for ip in addresses_of(s)},
+            {port for s in specs for port in node_ports_of(s)},
+        )
+    for entry in list(registry.of(KIND)):
+        await registry.delete(KIND, "default", entry.key.name, DeleteOptions())
+    assert plugin.taken == (set(), set())
+
+
+async def step(registry: Registry, pick: random.Random) -> None:
+    name, kind = f"s{pick.randrange(16)}", pick.choice(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"])
+    ports: list[dict[str, Any]] = [{"name": f"p{i}", "port": 80 + i} for i in range(pick.randrange(1, 3))]
+    spec: dict[str, Any] = {"type": kind, "ports": ports}
+    if kind == "ExternalName":
+        spec["externalName"] = "a.example"
+    elif pick.random() < 0.3:
+        spec["clusterIP"] = pick.choice(["None", f"10.96.0.{pick.randrange(1, 15)}"])
+    if kind == "NodePort" and pick.random() < 0.5:
+        ports[0]["nodePort"] = 30_000 + pick.randrange(4)
+    with contextlib.suppress(CuboidError):
+        match pick.randrange(4):
+            case 0:
+                await registry.delete(KIND, "default", name, DeleteOptions())
+            case 1:
+                await create(registry, name, dry=pick.random() < 0.3, **spec)
+            case _:
+                await update(registry, name, **spec)
 
 
 @pytest.mark.parametrize("subnet", ["10.96.0.0", "10.96.0.1/16", "fd00::/112", "x", "10.0.0.0/31"])

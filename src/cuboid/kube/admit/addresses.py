@@ -60,6 +60,11 @@ class ServiceAddresses(Plug):
             self._addresses.add(held[0])
             self._ports.add(held[1])
 
+    @property
+    def taken(self) -> tuple[set[int], set[int]]:
+        """Addresses, as numbers, and ports of nodes: those of services that exist, and of writes under way."""
+        return set(self._addresses), set(self._ports)
+
     def reserve(self, request: Request) -> Release | None:
         if request.new is None:
             return None
