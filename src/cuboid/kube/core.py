@@ -117,7 +117,7 @@ class ConfigMapStrategy(_DataStrategy):
     def validate_body(self, new: Object, fields: Fields) -> None:
         super().validate_body(new, fields)
         for key in sorted(new.get("data", {}).keys() & new.get("binaryData", {}).keys()):
-            fields.invalid(f"binaryData[{key}]", key, "duplicate of key present in data")
+            fields.invalid(f"data[{key}]", key, "duplicate of key present in binaryData")
 
     def _size(self, name: str, key: str, value: str, fields: Fields) -> int:
         return len(value.encode()) if name == "data" else _decoded_size(f"binaryData[{key}]", value, fields)
@@ -142,7 +142,7 @@ class SecretStrategy(_DataStrategy):
         super().validate_body(new, fields)
         kind, data = new["type"], new.get("data", {})
         for key in _SECRET_KEYS.get(kind, ()):
-            if key not in data:
+            if key not in data or (kind == "kubernetes.io/ssh-auth" and not data[key]):
                 fields.required(f"data[{key}]")
             elif kind in _REGISTRY_SECRETS and not _is_json(data[key]):
                 fields.invalid(f"data[{key}]", "<secret contents redacted>", "must be JSON")

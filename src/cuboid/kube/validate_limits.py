@@ -24,6 +24,12 @@ _SCOPES = (
     "VolumeAttributesClass",
 )  # fmt: skip
 _OF_PODS = frozenset(("pods", *(name for name in _QUOTA if name.split(".")[-1] in _COMPUTE)))
+_BARE = ("BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity")
+"""Scopes that a pod is in or not, without a value."""
+_BARE_TEXT = (
+    "ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, "
+    "ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"
+)
 _PAIRS = ({"BestEffort", "NotBestEffort"}, {"Terminating", "NotTerminating"})
 
 
@@ -49,18 +55,20 @@ def validate_quota(spec: Raw, fields: Fields) -> None:
     rows = spec.get("scopeSelector", {}).get("matchExpressions", [])
     path = "spec.scopeSelector.matchExpressions"
     _validate_scopes([row.get("scopeName", "") for row in rows], rows, hard, f"{path}.scopeName", fields)
-    for index, row in enumerate(rows):
+    for row in rows:
         operator, values = row.get("operator", ""), row.get("values", [])
+        if row.get("scopeName", "") in _BARE and operator != "Exists":
+            fields.invalid(f"{path}.operator", operator, f"must be 'Exist' when scope is any of {_BARE_TEXT}")
         if operator in ("In", "NotIn"):
             if not values:
-                why = "must be atleast one value when `operator` is 'In' or 'NotIn' for scope selector"
-                fields.required(f"{path}[{index}].values", why)
+                why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
+                fields.required(f"{path}.values", why)
         elif operator in ("Exists", "DoesNotExist"):
             if values:
                 why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
-                fields.invalid(f"{path}[{index}].values", values, why)
+                fields.invalid(f"{path}.values", values, why)
         else:
-            fields.invalid(f"{path}[{index}].operator", operator, "not a valid selector operator")
+            fields.invalid(f"{path}.operator", operator, "not a valid selector operator")
 
 
 def _validate_scopes(scopes: list[str], shown: Any, hard: Raw, path: str, fields: Fields) -> None:
@@ -109,7 +117,7 @@ def _validate_item(item: Raw, kind: str, path: str, fields: Fields) -> None:
                 fields.forbidden(f"{path}.{key}", "may not be specified when `type` is 'Pod'")
     if kind == "PersistentVolumeClaim" and not any("storage" in item.get(key, {}) for key in ("min", "max")):
         why = "either minimum or maximum storage value is required, but neither was provided"
-        fields.required(path, why)
+        fields.required(f"{path}.limits", why)
     for name in sorted({name for key in ("max", "min", "default", "defaultRequest") for name in item.get(key, {})}):
         _validate_order(item, name, path, fields)
     for name, ratio in item.get("maxLimitRequestRatio", {}).items():
@@ -118,19 +126,28 @@ def _validate_item(item: Raw, kind: str, path: str, fields: Fields) -> None:
 
 _WORDS = {"min": "min", "defaultRequest": "default request", "default": "default", "max": "max"}
 _ORDER = (
-    ("min", "max", "min"), ("min", "defaultRequest", "defaultRequest"), ("defaultRequest", "max", "defaultRequest"),
-    ("defaultRequest", "default", "defaultRequest"), ("min", "default", "default"), ("default", "max", "default"),
-)  # fmt: skip
-"""What may not be more than what, and of which of the two it is said."""
+    ("min", "max", "min", "min"),
+    ("min", "defaultRequest", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "max", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "default", "defaultRequest", "defaultRequest"),
+    ("min", "default", "default", "min"),
+    ("default", "max", "default", "max"),
+)
+"""What may not be more than what, at which of the two it is said, and whose value is shown."""
 
 
 def _validate_order(item: Raw, name: str, path: str, fields: Fields) -> None:
-    for low, high, told in _ORDER:
+    for low, high, told, shown in _ORDER:
         less, more = item.get(low, {}).get(name), item.get(high, {}).get(name)
         if less is not None and more is not None and quantity.parse(less) > quantity.parse(more):
             high_word = "default limit" if (low, high) == ("defaultRequest", "default") else _WORDS[high]
             why = f"{_WORDS[low]} value {less} is greater than {high_word} value {more}"
-            fields.invalid(f"{path}.{told}[{name}]", item[told][name], why)
+            fields.invalid(f"{path}.{told}[{name}]", item[shown][name], why)
+    limit, request = (item.get(key, {}).get(name) for key in ("default", "defaultRequest"))
+    whole = "/" in name or name.startswith("hugepages-")  # what can not be promised twice
+    if whole and limit is not None and request is not None and quantity.parse(limit) != quantity.parse(request):
+        why = f"default value {limit} must equal to defaultRequest value {request} in {name}"
+        fields.invalid(f"{path}.defaultRequest[{name}]", request, why)
 
 
 def _validate_ratio(item: Raw, name: str, ratio: str, path: str, fields: Fields) -> None:

@@ -21,6 +21,7 @@ _FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 _KUBELET_PORT = 10250
 _LONGEST_AFFINITY = 86400
 _ONCE = "may not change once set"
+_RANGES = "spec.LoadBalancerSourceRanges"  # written so by Kubernetes
 
 
 def headless(spec: Raw) -> bool:
@@ -195,13 +196,14 @@ def _validate_balancer(spec: Raw, fields: Fields) -> None:
         for index, block in enumerate(spec.get("loadBalancerSourceRanges", [])):
             if not _is_block(block):
                 why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-                fields.invalid(f"spec.loadBalancerSourceRanges[{index}]", block, why)
+                fields.invalid(f"{_RANGES}[{index}]", block, why)
         if name := spec.get("loadBalancerClass"):
             fields.all_invalid("spec.loadBalancerClass", name, syntax.qualified_name(name))
         return
     for key in ("allocateLoadBalancerNodePorts", "loadBalancerClass", "loadBalancerSourceRanges"):
         if spec.get(key) not in (None, []):
-            fields.forbidden(f"spec.{key}", "may only be used when `type` is 'LoadBalancer'")
+            path = _RANGES if key == "loadBalancerSourceRanges" else f"spec.{key}"
+            fields.forbidden(path, "may only be used when `type` is 'LoadBalancer'")
 
 
 def _is_block(text: str) -> bool:
@@ -251,3 +253,18 @@ def validate_service_change(new: Raw, old: Raw, fields: Fields) -> None:
     ports = new.get("healthCheckNodePort"), old.get("healthCheckNodePort")
     if needs_health_port(new) and needs_health_port(old) and ports[1] and ports[0] != ports[1]:
         fields.forbidden("spec.healthCheckNodePort", "field is immutable")
+
+
+def validate_balancer_status(status: Raw, spec: Raw | None, fields: Fields) -> None:
+    """Of a service with this spec; of an ingress, for which every way in is fine, without."""
+    path, ways = "status.loadBalancer.ingress", status.get("loadBalancer", {}).get("ingress", [])
+    if ways and spec is not None and spec.get("type") != "LoadBalancer":
+        fields.forbidden(path, 'may only be used when `spec.type` is "LoadBalancer"')
+        return
+    for index, way in enumerate(ways):
+        if address := way.get("ip"):
+            fields.all_invalid(f"{path}[{index}].ip", address, syntax.ip_address(address))
+        if host := way.get("hostname"):
+            fields.all_invalid(f"{path}[{index}].hostname", host, syntax.dns_subdomain(host))
+            if not syntax.ip_address(host):
+                fields.invalid(f"{path}[{index}].hostname", host, "must be a DNS name, not an IP address")

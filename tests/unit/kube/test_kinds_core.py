@@ -158,20 +158,23 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("ResourceQuota", {"spec": {"scopes": ["Some"]}}, 'spec.scopes: Invalid value: ["Some"]: unsupported scope'),
     ("ResourceQuota", {"spec": {"scopes": ["BestEffort"], "hard": {"cpu": "1"}}}, 'spec.scopes: Invalid value: ["BestEffort"]: unsupported scope applied to resource'),
     ("ResourceQuota", {"spec": {"scopes": ["Terminating", "NotTerminating"]}}, "conflicting scopes"),
-    ("ResourceQuota", {"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In"}]}}}, "spec.scopeSelector.matchExpressions[0].values: Required value"),
+    ("ResourceQuota", {"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In"}]}}}, "spec.scopeSelector.matchExpressions.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"),
     ("LimitRange", range_("Machine"), 'spec.limits[0].type: Invalid value: "Machine": must be a standard limit type or fully qualified'),
     ("LimitRange", {"spec": {"limits": [{"type": "Pod"}, {"type": "Pod"}]}}, 'spec.limits[1].type: Duplicate value: "Pod"'),
     ("LimitRange", range_(max={"cpus": "1"}), 'spec.limits[0].max[cpus]: Invalid value: "cpus": must be a standard resource type or fully qualified'),
     ("LimitRange", range_("Pod", default={"cpu": "1"}), "spec.limits[0].default: Forbidden: may not be specified when `type` is 'Pod'"),
-    ("LimitRange", range_("PersistentVolumeClaim"), "spec.limits[0]: Required value: either minimum or maximum storage value is required, but neither was provided"),
+    ("LimitRange", range_("PersistentVolumeClaim"), "spec.limits[0].limits: Required value: either minimum or maximum storage value is required, but neither was provided"),
     ("LimitRange", range_(min={"cpu": "2"}, max={"cpu": "1"}), 'spec.limits[0].min[cpu]: Invalid value: "2": min value 2 is greater than max value 1'),
     ("LimitRange", range_(min={"cpu": "2"}, defaultRequest={"cpu": "1"}), 'spec.limits[0].defaultRequest[cpu]: Invalid value: "1": min value 2 is greater than default request value 1'),
     ("LimitRange", range_(max={"cpu": "1"}, defaultRequest={"cpu": "2"}), "default request value 2 is greater than max value 1"),
     ("LimitRange", range_(default={"cpu": "1"}, defaultRequest={"cpu": "2"}), "default request value 2 is greater than default limit value 1"),
-    ("LimitRange", range_(min={"cpu": "2"}, default={"cpu": "1"}), "min value 2 is greater than default value 1"),
-    ("LimitRange", range_(max={"cpu": "1"}, default={"cpu": "2"}), "default value 2 is greater than max value 1"),
+    ("LimitRange", range_(min={"cpu": "2"}, default={"cpu": "1"}), 'spec.limits[0].default[cpu]: Invalid value: "2": min value 2 is greater than default value 1'),
+    ("LimitRange", range_(max={"cpu": "1"}, default={"cpu": "2"}), 'spec.limits[0].default[cpu]: Invalid value: "1": default value 2 is greater than max value 1'),
     ("LimitRange", range_(maxLimitRequestRatio={"cpu": "500m"}), "ratio 500m is less than 1"),
     ("LimitRange", range_(min={"cpu": "1"}, max={"cpu": "2"}, maxLimitRequestRatio={"cpu": "3"}), "ratio 3 is greater than max/min = 2.000000"),
+    ("LimitRange", range_(default={"a.b/gpu": "2"}, defaultRequest={"a.b/gpu": "1"}), "default value 2 must equal to defaultRequest value 1 in a.b/gpu"),
+    ("ResourceQuota", {"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "BestEffort", "operator": "In", "values": ["a"]}]}}}, 'spec.scopeSelector.matchExpressions.operator: Invalid value: "In": must be \'Exist\' when scope is any of'),
+    ("Secret", {"type": "kubernetes.io/ssh-auth", "stringData": {"ssh-privatekey": ""}}, "data[ssh-privatekey]: Required value"),
     ("PriorityClass", {"value": 1_000_000_001}, "value: Forbidden: maximum allowed value of a user defined priority is 1000000000"),
     ("PriorityClass", {"value": 1, "preemptionPolicy": "Often"}, 'preemptionPolicy: Unsupported value: "Often": supported values: "Never", "PreemptLowerPriority"'),
     ("PriorityClass", {"value": 1, "metadata": {"name": "system-mine"}}, "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: system-mine is not a known system priority class"),
@@ -219,7 +222,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("Secret", {"type": "kubernetes.io/basic-auth", "stringData": {"a": "b"}}, "data[username]: Required value"),
     ("Secret", {"type": "kubernetes.io/tls", "stringData": {"tls.crt": ""}}, "data[tls.key]: Required value"),
     ("Secret", {"type": "kubernetes.io/service-account-token"}, "metadata.annotations[kubernetes.io/service-account.name]: Required value"),
-    ("ConfigMap", {"data": {"a": "b"}, "binaryData": {"a": "Yg=="}}, 'binaryData[a]: Invalid value: "a": duplicate of key present in data'),
+    ("ConfigMap", {"data": {"a": "b"}, "binaryData": {"a": "Yg=="}}, 'data[a]: Invalid value: "a": duplicate of key present in binaryData'),
     ("ConfigMap", {"data": {"a": "b" * 1_048_577}}, "Too long: may not be more than 1048576 bytes"),
     ("ConfigMap", {"data": {"..a": "b"}}, "data[..a]: Invalid value: \"..a\": must not start with '..'"),
     ("Lease", {"spec": {"preferredHolder": "a"}}, "spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined"),
@@ -309,6 +312,26 @@ def test_what_may_change_is_as_in_kubernetes(
 ) -> None:
     found = changed(name, before, after, status)
     assert found == [] if not expected else any(expected in complaint for complaint in found), found
+
+
+STATUSES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("Service", {"spec": {"ports": [{"port": 80}]}}, {"ip": "192.0.2.1"}, 'status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is "LoadBalancer"'),
+    ("Service", {"spec": {"ports": [{"port": 80}], "type": "LoadBalancer"}}, {"ip": "x"}, 'status.loadBalancer.ingress[0].ip: Invalid value: "x": must be a valid IP address'),
+    ("Service", {"spec": {"ports": [{"port": 80}], "type": "LoadBalancer"}}, {"ip": "192.0.2.1"}, ""),
+    ("Ingress", ingress(), {"hostname": "192.0.2.1"}, 'status.loadBalancer.ingress[0].hostname: Invalid value: "192.0.2.1": must be a DNS name, not an IP address'),
+    ("Ingress", ingress(), {"hostname": "a.example"}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "body", "way", "expected"), STATUSES)
+def test_ways_in_are_addresses_or_names(name: str, body: dict[str, Any], way: dict[str, str], expected: str) -> None:
+    old = made(name, body)
+    new = {**copy.deepcopy(old), "status": {"loadBalancer": {"ingress": [way]}}}
+    fields, strategy = Fields(), kind_of(name).strategy
+    strategy.prepare_status(new, old)
+    strategy.validate_status(new, old, fields)
+    found = [str(error) for error in fields.errors]
+    assert found == [] if not expected else any(complaint.startswith(expected) for complaint in found), found
 
 
 DEFAULTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [

@@ -89,8 +89,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"trafficDistribution": "Far"}, 'spec.trafficDistribution: Unsupported value: "Far"'),
     ({"loadBalancerClass": "a.b/c"}, "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'"),
     ({"allocateLoadBalancerNodePorts": False}, "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'"),
-    ({"loadBalancerSourceRanges": ["10.0.0.0/8"]}, "spec.loadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'"),
-    ({"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0"]}, 'spec.loadBalancerSourceRanges[0]: Invalid value: "10.0.0.0": must be a valid CIDR value'),
+    ({"loadBalancerSourceRanges": ["10.0.0.0/8"]}, "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'"),
+    ({"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0"]}, 'spec.LoadBalancerSourceRanges[0]: Invalid value: "10.0.0.0": must be a valid CIDR value'),
 ]  # fmt: skip
 
 

@@ -205,7 +205,7 @@ def test_only_what_kubernetes_lets_change_may_change(change: Any, refused: str) 
         ("Secret", {"data": {"k": "no base64!"}}, "data[k]: Invalid value"),
         ("Secret", {"data": {"a b": ""}}, "a valid config key must consist of"),
         ("Secret", {"type": "kubernetes.io/tls", "data": {}}, "data[tls.crt]: Required value"),
-        ("ConfigMap", {"data": {"k": "v"}, "binaryData": {"k": "dg=="}}, "duplicate of key present in data"),
+        ("ConfigMap", {"data": {"k": "v"}, "binaryData": {"k": "dg=="}}, "duplicate of key present in binaryData"),
         ("ConfigMap", {"data": {"k": "x" * (1024 * 1024 + 1)}}, "Too long"),
         ("Node", {"spec": {"taints": [{"key": "k", "effect": "Never"}]}}, 'Unsupported value: "Never"'),
         ("Namespace", {"metadata": {"name": "a.b"}}, "a lowercase RFC 1123 label"),

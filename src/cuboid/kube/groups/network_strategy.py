@@ -6,6 +6,7 @@ from cuboid.kube.fields import Fields
 from cuboid.kube.strategy import Object, SpecStrategy, Strategy
 from cuboid.kube.validate_endpoints import validate_endpoints, validate_slice
 from cuboid.kube.validate_networking import validate_ingress, validate_ingress_class, validate_policy
+from cuboid.kube.validate_service import validate_balancer_status
 
 
 def _default_ports(ports: list[Object]) -> None:
@@ -50,6 +51,10 @@ class IngressStrategy(SpecStrategy):
 
     def validate_body(self, new: Object, fields: Fields) -> None:
         validate_ingress(new["spec"], fields)
+
+    def validate_status(self, new: Object, old: Object, fields: Fields) -> None:
+        super().validate_status(new, old, fields)
+        validate_balancer_status(new.get("status", {}), None, fields)
 
 
 class _SpecAlone(Strategy):

@@ -16,6 +16,7 @@ from cuboid.kube.validate_service import (
     exposed,
     headless,
     needs_health_port,
+    validate_balancer_status,
     validate_service,
     validate_service_change,
 )
@@ -62,6 +63,10 @@ class ServiceStrategy(StatusStrategy):
 
     def validate_change(self, new: Object, old: Object, fields: Fields) -> None:
         validate_service_change(new["spec"], old.get("spec", {}), fields)
+
+    def validate_status(self, new: Object, old: Object, fields: Fields) -> None:
+        super().validate_status(new, old, fields)
+        validate_balancer_status(new.get("status", {}), new.get("spec", {}), fields)
 
     def selectable(self, document: Mapping[str, Any]) -> dict[str, str]:
         spec = document.get("spec", {})
