@@ -184,8 +184,10 @@ def _validate_families(spec: Raw, fields: Fields) -> None:
             fields.duplicate(f"{path}[{index}]", family)
         elif family == "IPv6" and not free:
             fields.invalid(f"{path}[{index}]", family, "not configured on this cluster")
-    if len(families) > 1 and policy == "SingleStack":
-        fields.invalid("spec.ipFamilyPolicy", policy, "may only be set to 'PreferDualStack' or 'RequireDualStack'")
+    for many, word in ((spec.get("clusterIPs", []), "cluster IPs"), (families, "IP families")):
+        if len(many) > 1 and policy == "SingleStack":
+            why = f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {word} are specified"
+            fields.invalid("spec.ipFamilyPolicy", policy, why)
 
 
 # --- what only some types have ---------------------------------------------------------------------------------------

@@ -128,27 +128,36 @@ def validate_claim(spec: Raw, fields: Fields) -> None:
         for part in ("name", "kind") if key in spec else ():
             if not spec[key].get(part):
                 fields.required(f"spec.{key}.{part}")
+    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
+    if source is None or reference is None:
+        return
+    if reference.get("namespace"):
+        fields.invalid("spec", "spec.dataSource", "may not be specified when dataSourceRef.namespace is specified")
+    elif any(source.get(part) != reference.get(part) for part in ("apiGroup", "kind", "name")):
+        fields.invalid("spec", "spec.dataSource", "must match dataSourceRef")
 
 
 def validate_claim_change(new: Raw, old: Raw, status: Raw, fields: Fields) -> None:
     """`status` is what the claim has by now."""
-    if _fixed(new, old) != _fixed(old, old):
+    bound = status.get("phase") == "Bound"
+    if _fixed(new, old, bound=bound) != _fixed(old, old, bound=bound):
         fields.forbidden("spec", _CLAIM_CHANGE)
-        return
     asked, before = _size(new.get("resources", {}).get("requests")), _size(old.get("resources", {}).get("requests"))
-    if asked != before and not (old.get("volumeName") and status.get("phase") == "Bound"):
-        fields.forbidden("spec", _CLAIM_CHANGE)
-    elif asked < before and asked < _size(status.get("capacity")):
+    if asked < before and asked <= _size(status.get("capacity")):
         fields.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
 
 
-def _fixed(spec: Raw, old: Raw) -> Raw:
-    """What does not change. A volume, and a default class, are filled in later."""
-    late = {key for key in ("volumeName", "storageClassName") if not old.get(key) and key not in old}
-    free = {"volumeAttributesClassName", "resources", *late}
+def _fixed(spec: Raw, old: Raw, *, bound: bool) -> Raw:
+    """What does not change. A volume, and a default class, are filled in later; a bound claim may ask for more."""
+    free = {"volumeAttributesClassName"}
     if not old.get("volumeName"):
         free.add("volumeName")
-    return {key: value for key, value in spec.items() if key not in free}
+    if "storageClassName" not in old:
+        free.add("storageClassName")
+    kept = {key: value for key, value in spec.items() if key not in free}
+    if bound and (requests := spec.get("resources", {}).get("requests")):
+        kept["resources"] = {**spec["resources"], "requests": {**requests, "storage": ""}}
+    return kept
 
 
 def _size(amounts: Raw | None) -> int:

@@ -17,6 +17,7 @@ from cuboid.kube.validate_storage import (
 )
 
 VOLUME_PROTECTION = "kubernetes.io/pv-protection"
+_SOURCES = (("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot"))
 CLAIM_PROTECTION = "kubernetes.io/pvc-protection"
 
 
@@ -66,6 +67,15 @@ class VolumeStrategy(_Protected):
 
 class ClaimStrategy(_Protected):
     protection = CLAIM_PROTECTION
+
+    def default_spec(self, spec: Object) -> None:
+        """A source may be named in two ways, and is then found in both."""
+        if "dataSource" in spec and "dataSourceRef" not in spec:
+            spec["dataSourceRef"] = dict(spec["dataSource"])
+        elif "dataSourceRef" in spec and "dataSource" not in spec:
+            reference = spec["dataSourceRef"]
+            if not reference.get("namespace") and (reference.get("apiGroup", ""), reference.get("kind")) in _SOURCES:
+                spec["dataSource"] = {key: value for key, value in reference.items() if key != "namespace"}
 
     def validate_body(self, new: Object, fields: Fields) -> None:
         validate_claim(new["spec"], fields)
