@@ -230,6 +230,8 @@ def test_a_deployment_says_at_once_what_is_wrong_and_keeps_what_was_said_before(
     assert found["spec"]["replicas"] == 4
     waited = cuboid(server, "scale", "web", "1", "-n", space, "--timeout", "1", check=False)
     assert waited.returncode == 4 and "Traceback" not in waited.stderr
+    meant = cuboid(server, "rm", "web", "-n", space, check=False)
+    assert meant.returncode == 1 and "it is a deployment: cuboid rollout restart web" in meant.stderr
     cuboid(server, "deploy", "rm", "web", "-n", space, "--no-wait")
     assert cuboid(server, "get", "services", "-n", space, "-o", "name").stdout == ""
 
@@ -240,4 +242,6 @@ def test_what_another_tool_made_is_not_taken_over(server: ServerProcess, space: 
     done = cuboid(server, "deploy", "-n", space, "registry.example/web:1", "--port", "80", "-d", check=False)
     assert done.returncode == 1
     assert "service web was not made by cuboid deploy" in done.stderr
-    assert cuboid(server, "get", "deployments", "-n", space, "-o", "name").stdout == ""
+    refused = cuboid(server, "deploy", "-n", space, " i:1", "--name", "b", "--port", "80", "-d", check=False)
+    assert refused.returncode == 2 and "image" in refused.stderr
+    assert cuboid(server, "get", "services", "-n", space, "-o", "name").stdout == "web\n", "nothing is half made"

@@ -120,3 +120,15 @@ def test_pods_that_nobody_makes_again_keep_a_node_from_being_drained(server: Ser
     assert "cordoned" not in cuboid(server, "node", "ls").stdout
     wrong = cuboid(server, "node", "cordon", "n2", check=False)
     assert wrong.returncode == 1 and "try: n1" in wrong.stderr
+
+
+def test_a_published_port_shows_where_it_is_reached(server: ServerProcess, node: str) -> None:
+    cuboid(server, "deploy", "registry.example/shop:1", "--publish", "8090:80", "-d")
+    for _ in range(50):
+        row = cuboid(server, "get", "service", "shop-public").stdout.splitlines()[1].split()
+        if row[3] != "<pending>":
+            break
+    assert row[:2] + row[3:5] == ["shop-public", "LoadBalancer", "127.0.0.1", "8090/TCP"]
+    cuboid(server, "deploy", "shop", "--name", "shop", "--publish", "none", "-d")
+    assert cuboid(server, "get", "services", "-l", "app=shop", "-o", "name").stdout == "shop\n"
+    cuboid(server, "delete", "deployment", "shop", "--no-wait")

@@ -12,7 +12,7 @@ from cuboid import __version__
 from cuboid.cli import config
 from cuboid.cli.api import Api, pods_path
 from cuboid.cli.output import Format
-from cuboid.lib.errors import InvalidError, NotFoundError
+from cuboid.lib.errors import CuboidError, InvalidError, NotFoundError
 
 Object = dict[str, Any]
 
@@ -71,8 +71,21 @@ def get_pod(api: Api, namespace: str, name: str) -> Object:
     try:
         pod: Object = api.get(pods_path(namespace, name))
     except NotFoundError as error:
-        raise NotFoundError(f"no pod {name!r} in namespace {namespace!r}", hint="cuboid ps -a lists them") from error
+        raise NotFoundError(
+            f"no pod {name!r} in namespace {namespace!r}", hint=_instead(api, namespace, name)
+        ) from error
     return pod
+
+
+def _instead(api: Api, namespace: str, name: str) -> str:
+    """The next step of somebody who means a deployment, or nothing that there is."""
+    from cuboid.cli.resources import DEPLOYMENTS
+
+    try:
+        api.get(DEPLOYMENTS.path(namespace, name))
+    except CuboidError:
+        return "cuboid ps -a lists them"
+    return f"it is a deployment: cuboid rollout restart {name}, cuboid scale {name} COUNT, cuboid deploy rm {name}"
 
 
 def container_names(pod: Object) -> list[str]:

@@ -58,14 +58,14 @@ def find(api: Api, namespace: str, text: str, among: tuple[Resource, ...] = ROLL
     raise resources.missing(among[0]._replace(singular=noun), namespace, name, names)
 
 
-def pod_of(api: Api, namespace: str, text: str) -> str:
-    """Name of the pod: itself, or the newest ready one of a deployment or another thing that has pods."""
+def pod_of(api: Api, namespace: str, text: str, *, troubled: bool = False) -> str:
+    """Name of the pod: itself, or the newest ready one of a deployment or another thing that has pods; where one has a
+    problem and `troubled` is asked for, that one."""
     resource, found = find(api, namespace, text, WITH_PODS)
     if resource.kind == "Pod":
         return str(found["metadata"]["name"])
     seen = waiting.look(api, resource, namespace, found["metadata"]["name"])
-    chosen = waiting.newest_ready(seen)
-    pods = [chosen] if chosen else seen.newest or seen.pods
-    if not pods:
-        raise ConflictError(f"{resource.noun} {text} has no pod", hint=f"cuboid events {text}")
-    return str(pods[-1]["metadata"]["name"])
+    chosen = (None if troubled else waiting.newest_ready(seen)) or waiting.most_telling(seen)
+    if chosen is None:
+        raise ConflictError(f"{resource.noun} {text} has no pod", hint=f"cuboid events {found['metadata']['name']}")
+    return str(chosen["metadata"]["name"])

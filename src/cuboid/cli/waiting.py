@@ -12,11 +12,13 @@ from cuboid.cli.api import Api, Changes, pods_path
 from cuboid.cli.http import ready
 from cuboid.cli.output import Progress
 from cuboid.cli.resources import Resource
-from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError
+from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, GoneError, UnavailableError
 
 Object = dict[str, Any]
 LAST_LINES = 5  # of a log, that tell why a program ended
 _LOOK = 5.0  # seconds after which all is read again even where no change was told
+_ABSENCE = 30.0  # seconds that the API may not answer while something is waited for
+_RETRY = 0.5  # seconds
 _GATHER = 0.1  # seconds in which further changes are waited for before all is read again
 _PASSING = 15.0  # seconds that "no room" may last: what ends makes some
 
@@ -70,11 +72,26 @@ def looks(api: Api, resource: Resource, namespace: str, name: str, seconds: floa
             yield seen
             if time.monotonic() >= until:
                 return
-            if any(watch.over for watch in watches) or not watches:
-                stack.close()
-                watches = [stack.enter_context(watch) for watch in _watches(api, resource, namespace, seen)]
-            _wait_for_change(watches, min(_LOOK, until - time.monotonic()))
-            seen = look(api, resource, namespace, name)
+            try:
+                if any(watch.over for watch in watches) or not watches:
+                    stack.close()
+                    watches = [stack.enter_context(watch) for watch in _watches(api, resource, namespace, seen)]
+                _wait_for_change(watches, min(_LOOK, until - time.monotonic()))
+            except (GoneError, UnavailableError):  # the server was started anew, or has forgotten this version
+                watches = []
+            seen = _look_again(api, resource, namespace, name)
+
+
+def _look_again(api: Api, resource: Resource, namespace: str, name: str) -> Seen:
+    """With patience for a server that is started anew."""
+    until = time.monotonic() + _ABSENCE
+    while True:
+        try:
+            return look(api, resource, namespace, name)
+        except UnavailableError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_RETRY)
 
 
 def _watches(api: Api, resource: Resource, namespace: str, seen: Seen) -> list[Changes]:
@@ -165,6 +182,13 @@ def _unhealthy(api: Api, namespace: str, pod: str) -> str:
     selected = f"involvedObject.name={pod},reason=Unhealthy"
     rows = api.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selected)["items"]
     return str(rows[-1].get("message", "")) if rows else ""
+
+
+def most_telling(seen: Seen) -> Object | None:
+    """The pod that tells why not all is well: one of the newest that has a problem; else as `newest_ready`, or any."""
+    troubled = [pod for pod in seen.newest if not status.is_ready(pod) and status.problem(pod)]
+    rest = [pod for pod in (newest_ready(seen),) if pod] or seen.newest or seen.pods
+    return next(iter([*troubled, *rest]), None)
 
 
 def newest_ready(seen: Seen) -> Object | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cuboid.controllers.accounts import RootCaController, ServiceAccountController
 from cuboid.controllers.aggregation import Aggregation
+from cuboid.controllers.balancers import Balancers
 from cuboid.controllers.cronjob import CronJobs
 from cuboid.controllers.daemonset import DaemonSets
 from cuboid.controllers.deployment import Deployments
@@ -59,6 +60,7 @@ ALL: tuple[Row, ...] = (
     Row(EndpointsController),
     Row(EndpointSliceController),
     Row(EndpointSliceMirrorController),
+    Row(Balancers),
     Row(DisruptionController),
     Row(StaleDisruption),
     Row(QuotaController),

@@ -89,7 +89,7 @@ def _of_service(service: Raw, slices: list[Raw]) -> Iterable[Forward]:
             yield Forward(Front(address, protocol, port["port"]), targets, sticky)
         if port.get("nodePort"):
             yield Forward(Front("", protocol, port["nodePort"]), targets, sticky)
-        if spec.get("type") == "LoadBalancer":  # there is none: the host's own port is the way in
+        if spec.get("type") == "LoadBalancer" and not spec.get("loadBalancerClass"):  # none: the host is the way in
             yield Forward(Front("", protocol, port["port"]), targets, sticky)
 
 

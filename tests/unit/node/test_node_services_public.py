@@ -37,3 +37,10 @@ def test_of_two_that_want_one_port_the_older_has_it() -> None:
     for order in (services, services[::-1]):
         found = {row.front: row.targets for row in forwards(order, slices)}
         assert found[Front("", "tcp", 8080)] == (("10.77.0.2", 80),)
+
+
+def test_a_class_is_somebody_elses_balancer() -> None:
+    other = service("web", "1")
+    other["spec"]["loadBalancerClass"] = "example.com/other"
+    fronts = {row.front for row in forwards([other], [endpoints("web", "10.77.0.2")])}
+    assert fronts == {Front("10.96.0.20", "tcp", 8080)}

@@ -103,12 +103,12 @@ def _apply(api: Api, options: workloads.Options, fresh: bool) -> Object:
     inside, public = workloads.service(options, old_service), workloads.public_service(options, old_public)
     if public is not None:
         _check_free(api, public, old_public)
-    for service in (inside, public):
-        if service is not None:
-            api.apply(SERVICES.path(namespace, service["metadata"]["name"]), service)
+    rows = [(SERVICES, row) for row in (inside, public) if row is not None] + [(DEPLOYMENTS, wanted)]
+    for dry_run in (True, False):  # what is refused is refused before anything is changed
+        for kind, row in rows:
+            made: Object = api.apply(kind.path(namespace, row["metadata"]["name"]), row, dry_run=dry_run)
     if "none" in options.publish and old_public is not None:
         api.delete(SERVICES.path(namespace, name + workloads.PUBLIC))
-    made: Object = api.apply(DEPLOYMENTS.path(namespace, name), wanted)
     return made
 
 

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def why(pod: target.PodOf, namespace: common.Namespace = "", output: common.Output = Format.TABLE) -> None:
     api, namespace = common.connect(namespace)
-    pod = target.pod_of(api, namespace, pod)
+    pod = target.pod_of(api, namespace, pod, troubled=True)
     found = common.get_pod(api, namespace, pod)
     problem = status.problem(found)
     cause = {"reason": problem[0], "message": problem[1]} if problem else None
