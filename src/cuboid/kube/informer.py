@@ -42,6 +42,11 @@ class Informer:
         self.synced = asyncio.Event()
         """Set when the first list was taken in, before its events are all handed out."""
 
+    @property
+    def reached(self) -> int:
+        """The version up to which everything is known."""
+        return int(self._version or 0)
+
     async def events(self) -> AsyncGenerator[Event, None]:
         """For ever; UnauthorizedError, ForbiddenError and the like end it, a server that is away does not."""
         delay, now = FIRST_DELAY, asyncio.get_running_loop().time

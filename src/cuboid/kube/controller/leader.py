@@ -67,12 +67,19 @@ class Leader:
             await asyncio.sleep(RETRY_SECONDS * random.uniform(0.8, 1.2))
 
     async def _renew(self) -> None:
-        """Returns when the lease is lost."""
+        """Returns when the lease is lost. An attempt counts from its begin, when the server may have written it, and
+        none outlasts the time that is left: two calls that hang take longer than others wait."""
         last = self._elapsed()
-        while self._elapsed() - last < RENEW_SECONDS:
-            await asyncio.sleep(RETRY_SECONDS)
-            if await self._tried():
-                last = self._elapsed()
+        while (left := RENEW_SECONDS - (self._elapsed() - last)) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await asyncio.sleep(RETRY_SECONDS)
+                    began = self._elapsed()
+                    won = await self._tried()
+            except TimeoutError:
+                return
+            if won:
+                last = began
             elif self._other:
                 return
 

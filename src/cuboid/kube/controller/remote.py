@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from cuboid.kube import objects, selectors
@@ -23,6 +24,10 @@ Object = dict[str, Any]
 Place = tuple[str, str]
 APPEARS_SECONDS = 10.0
 """Between two attempts at a kind that is not served, or that may not be read."""
+BLIND_SECONDS = 5.0
+"""How long a write is waited for whose kind can not be watched now."""
+LOOK_SECONDS = 1.0
+"""A list may have come that shows nothing new: so often is looked."""
 
 
 class RemoteSource:
@@ -34,7 +39,7 @@ class RemoteSource:
         self._known: dict[Resource, dict[Place, Object]] = {}
         self._owned: dict[Resource, dict[str, dict[Place, Object]]] = {}
         self._ready: dict[Resource, asyncio.Event] = {}
-        self._whole: set[Resource] = set()  # whose informer's first list is taken in
+        self._whole: dict[Resource, Informer] = {}  # those whose first list is taken in
         self._tasks: TaskSet | None = None
         self._moved = asyncio.Event()
 
@@ -104,7 +109,7 @@ class RemoteSource:
             finally:
                 syncing.cancel()
             self._ready[resource].set()  # who needs the others is not kept waiting
-            self._whole.discard(resource)
+            self._whole.pop(resource, None)
             await asyncio.sleep(APPEARS_SECONDS)
 
     async def _synced(self, resource: Resource, informer: Informer) -> None:
@@ -115,7 +120,7 @@ class RemoteSource:
         """The first list of an informer, in one piece: nobody may plan on half of it."""
         if resource in self._whole:
             return
-        self._whole.add(resource)
+        self._whole[resource] = informer
         first, known = resource not in self._known, self._known.setdefault(resource, {})
         changes = [("DELETED", known[place]) for place in known if place not in informer.objects]
         changes += [("ADDED", document) for document in informer.objects.values()]
@@ -162,24 +167,25 @@ class RemoteSource:
     async def seen(self, resource: Resource, written: Object, seconds: float) -> bool:
         if resource not in self._ready:
             return True
-        end = asyncio.get_running_loop().time() + seconds
+        began = asyncio.get_running_loop().time()
         while not self._has(resource, written):
-            left = end - asyncio.get_running_loop().time()
-            if left <= 0:
+            waited = asyncio.get_running_loop().time() - began
+            if waited >= (seconds if resource in self._whole else min(seconds, BLIND_SECONDS)):
                 return False
             self._moved.clear()
-            try:
-                async with asyncio.timeout(left):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(seconds - waited, LOOK_SECONDS)):
                     await self._moved.wait()
-            except TimeoutError:
-                return False
         return True
 
     def _has(self, resource: Resource, written: Object) -> bool:
+        """Also what is not there any more: it was seen, or went unseen, when everything since is known."""
         found = self._known.get(resource, {}).get((objects.namespace(written), objects.name(written)))
         if objects.deleting(written):
             return found is None or objects.uid(found) != objects.uid(written) or objects.deleting(found)
-        return found is not None and _version(found) >= _version(written)
+        informer = self._whole.get(resource)
+        reached = informer.reached if informer is not None else 0
+        return max(_version(found) if found is not None else 0, reached) >= _version(written)
 
 
 def _version(document: Object) -> int:

@@ -25,8 +25,9 @@ log = get_log(__name__)
 
 WORKERS = 4
 """Keys of one controller that are worked on at once."""
-SEEN_SECONDS = 5.0
-"""How long a plan waits for its predecessor's writes to be seen."""
+SEEN_SECONDS = 300.0
+"""How long a plan waits for its predecessor's writes to be seen, while the server is away: one that is made without
+them makes everything twice."""
 RESYNC_SECONDS = 600.0
 """Every object of its own is looked at by a controller this often at least, whatever was missed."""
 
