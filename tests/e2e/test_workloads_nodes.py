@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.conftest import image
 from tests.harness import pods as kube
 from tests.harness.platform import VENV, Object, Platform
-from tests.harness.pretended_node import pretended_node
+from tests.harness.pretended_node import PretendedNode, pretended_node
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(300)]
 OTHER = "pretender"
@@ -21,14 +21,19 @@ LIVE = "trap 'exit 0' TERM; while true; do sleep 1; done"
 
 
 @pytest.fixture
-def two_nodes(pods: Platform) -> Iterator[Platform]:
-    with pretended_node(pods, OTHER):
-        yield pods
+def other(pods: Platform) -> Iterator[PretendedNode]:
+    with pretended_node(pods, OTHER) as node:
+        yield node
         pods.kubectl("uncordon", pods.node)
-        pods.kubectl("delete", "deployment,daemonset,pdb", "--all", timeout=60)
+        pods.kubectl("delete", "deployment,statefulset,daemonset,pdb", "--all", timeout=60)
         kube.until(lambda: not items(pods, "pods"), "pods are gone", 90)
     assert pods.vmms() == []
     assert pods.leftovers() == []
+
+
+@pytest.fixture
+def two_nodes(pods: Platform, other: PretendedNode) -> Platform:
+    return pods
 
 
 def workload(kind: str, name: str, **spec: Any) -> Object:
@@ -102,3 +107,33 @@ def test_a_drain_moves_pods_no_faster_than_their_budget_allows(two_nodes: Platfo
     assert where(place, "agent") == {real: 1, OTHER: 1}, "a DaemonSet's pod stays"
     row = place.kubectl("get", "node", real, "--no-headers").stdout.split()
     assert row[1] == "Ready,SchedulingDisabled"
+
+
+def test_pods_of_a_node_that_dies_get_machines_on_the_one_that_is_left(
+    two_nodes: Platform, other: PretendedNode
+) -> None:
+    place, real = two_nodes, two_nodes.node
+    place.kubectl("cordon", real)
+    kube.apply(place, workload("Deployment", "web", replicas=2), workload("StatefulSet", "store", serviceName="store"))
+    for what in ("deployment/web", "statefulset/store"):
+        place.kubectl("rollout", "status", what, "--timeout=60s", timeout=70)
+    assert (where(place, "web"), where(place, "store"), place.vmms()) == ({OTHER: 2}, {OTHER: 1}, [])
+    place.kubectl("uncordon", real)
+    other.die()
+    begin = time.monotonic()
+
+    def machines() -> bool:
+        return sum(kube.ready(pod) for pod in items(place, "pods", "-l", "app=web") if on(pod) == real) == 2
+
+    kube.until(machines, "both run on the other node", 60)
+    print(f"two pods run as machines {time.monotonic() - begin:.1f} s after the death of their node")
+    (store,) = items(place, "pods", "-l", "app=store")
+    assert on(store) == OTHER, "two pods of one name must never run"
+    place.kubectl("taint", "node", OTHER, "node.kubernetes.io/out-of-service=:NoExecute")
+    kube.until(lambda: [on(pod) for pod in items(place, "pods", "-l", "app=store")] == [real], "it may go now", 60)
+    place.kubectl("rollout", "status", "statefulset/store", "--timeout=60s", timeout=70)
+    kube.until(lambda: where(place, "web") == {real: 2}, "the lost ones are forgotten", 30)
+
+
+def on(pod: Object) -> str:
+    return str(pod["spec"].get("nodeName", ""))

@@ -19,35 +19,44 @@ from tests.harness.platform import Platform
 _BEAT = 1.0  # s
 
 
+class PretendedNode:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._dead = threading.Event()
+
+    def die(self) -> None:
+        """From now on nothing is heard of it."""
+        self._dead.set()
+
+    async def live(self, place: Platform) -> None:
+        row = json.loads((place.state / "client.json").read_text())
+        token = Path(row["token_file"]).read_text().strip()
+        async with KubeClient(row["server"], token, Path(row["ca_file"])) as client:
+            kubelet = FakeKubelet(client, time.time)
+            kubelet.binds = False
+            kubelet.dead = {place.node}  # a real node agent is there
+            last = 0.0
+            while not self._dead.is_set():
+                with suppress(CuboidError):  # somebody else was faster
+                    if time.monotonic() - last > _BEAT:
+                        last = time.monotonic()
+                        await beat(client, self.name)
+                    await kubelet.work()
+                await asyncio.sleep(0.2)
+
+
 @contextmanager
-def pretended_node(place: Platform, name: str) -> Iterator[None]:
+def pretended_node(place: Platform, name: str) -> Iterator[PretendedNode]:
     """The node is removed behind the block; its pods should have gone before."""
-    stop = threading.Event()
-    thread = threading.Thread(target=lambda: place.enter(lambda: asyncio.run(_live(place, name, stop))), name=name)
+    node = PretendedNode(name)
+    thread = threading.Thread(target=lambda: place.enter(lambda: asyncio.run(node.live(place))), name=name)
     thread.start()
     try:
         place.kubectl("wait", "--for=create", f"node/{name}", "--timeout=20s")
         place.kubectl("wait", "--for=condition=Ready", f"node/{name}", "--timeout=20s")
-        yield
+        yield node
     finally:
-        stop.set()
+        node.die()
         thread.join(timeout=30)
         place.kubectl("delete", "node", name, "--ignore-not-found", timeout=60)
         assert not thread.is_alive()
-
-
-async def _live(place: Platform, name: str, stop: threading.Event) -> None:
-    row = json.loads((place.state / "client.json").read_text())
-    token = Path(row["token_file"]).read_text().strip()
-    async with KubeClient(row["server"], token, Path(row["ca_file"])) as client:
-        kubelet = FakeKubelet(client, time.time)
-        kubelet.binds = False
-        kubelet.dead = {place.node}  # a real node agent is there
-        last = 0.0
-        while not stop.is_set():
-            with suppress(CuboidError):  # somebody else was faster
-                if time.monotonic() - last > _BEAT:
-                    last = time.monotonic()
-                    await beat(client, name)
-                await kubelet.work()
-            await asyncio.sleep(0.2)
