@@ -51,29 +51,36 @@ class NodeStrategy(Strategy):
         new.setdefault("status", {})
 
     def validate_body(self, new: Object, fields: Fields) -> None:
-        seen = set()
-        for index, taint in enumerate(new.get("spec", {}).get("taints", [])):
-            path = f"spec.taints[{index}]"
-            fields.all_invalid(f"{path}.key", taint.get("key", ""), syntax.qualified_name(taint.get("key", "")))
-            if taint.get("effect") not in _TAINT_EFFECTS:
-                fields.unsupported(f"{path}.effect", taint.get("effect", ""), _TAINT_EFFECTS)
-            identity = (taint.get("key"), taint.get("effect"))
-            if identity in seen:
-                fields.duplicate(path, taint)
-            seen.add(identity)
+        _validate_taints(new.get("spec", {}).get("taints", []), fields)
 
     def validate_change(self, new: Object, old: Object, fields: Fields) -> None:
-        for key in ("podCIDR", "providerID"):
-            before = old.get("spec", {}).get(key)
-            if before and new.get("spec", {}).get(key) != before:
-                fields.forbidden("spec." + key, "node updates may only change labels, taints, or capacity")
+        spec, earlier = new.get("spec", {}), old.get("spec", {})
+        for key, path in (("podCIDR", "podCIDRs"), ("providerID", "providerID")):
+            if earlier.get(key) and spec.get(key) != earlier[key]:
+                fields.forbidden(f"spec.{path}", f'node updates may not change {key} except from "" to valid')
 
     def selectable(self, document: Mapping[str, Any]) -> dict[str, str]:
         unschedulable = document.get("spec", {}).get("unschedulable", False)
         return {**super().selectable(document), "spec.unschedulable": str(unschedulable).lower()}
 
 
-_TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_TAINT_EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
+
+
+def _validate_taints(taints: list[Object], fields: Fields) -> None:
+    """At `metadata.taints`, where Kubernetes looks for them in its words."""
+    seen = set()
+    for index, taint in enumerate(taints):
+        path, key, effect = f"metadata.taints[{index}]", taint.get("key", ""), taint.get("effect", "")
+        fields.all_invalid(f"{path}.key", key, syntax.qualified_name(key))
+        fields.all_invalid(f"{path}.value", taint.get("value", ""), syntax.label_value(taint.get("value", "")))
+        if not effect:
+            fields.required(f"{path}.effect")
+        elif effect not in _TAINT_EFFECTS:
+            fields.unsupported(f"{path}.effect", effect, _TAINT_EFFECTS)
+        if (key, effect) in seen:
+            fields.duplicate(path, taint)
+        seen.add((key, effect))
 
 
 class _DataStrategy(Strategy):
