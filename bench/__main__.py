@@ -7,13 +7,14 @@ import sys
 import time
 from typing import Any
 
-from bench import api, burst, cli, density, exec, logs, network, node_death, rights, snapshot, start, work  # noqa: A004 - a verb
+from bench import api, burst, cli, density, deploy, exec, logs, network, node_death, rights, snapshot, start, work  # noqa: A004 - a verb
 from bench.common import RESULTS, load, machine
 
 PROGRAMS = {
     "start": start.measure, "burst": burst.measure, "exec": exec.measure, "cli": cli.measure, "logs": logs.measure,
     "density": density.measure, "snapshot": snapshot.measure, "network": network.measure,
-    "node-death": node_death.measure, "work": work.measure, "api": api.measure, "rights": rights.measure,
+    "node-death": node_death.measure, "work": work.measure, "deploy": deploy.measure, "api": api.measure,
+    "rights": rights.measure,
 }  # fmt: skip
 NO_FIGURES = ("what", "unit", "bar", "verdict", "machine", "load")
 

@@ -181,6 +181,11 @@ def test_kinds_are_listed_and_selected_by_label(server: ServerProcess, space: st
     labelled = MAPS.replace("name: one", "name: one, labels: {x: y}")
     cuboid(server, "apply", "-n", space, "-f", "-", stdin=labelled)
     assert cuboid(server, "get", "cm", "-l", "x=y", "-n", space, "-o", "name").stdout == "one\n"
+    both = cuboid(server, "get", "cm,secrets", "-n", space).stdout
+    assert "configmap/one" in both and "secret" not in both
+    listed = json.loads(cuboid(server, "get", "cm,secrets", "-n", space, "-o", "json").stdout)
+    assert {row["kind"] for row in listed["items"]} == {"ConfigMap"}, "one document, each object with its kind"
+    assert "nothing of these" in cuboid(server, "get", "secrets,jobs", "-n", space).stdout
     assert "no secrets" in cuboid(server, "get", "secrets", "-n", space).stdout
 
 

@@ -188,3 +188,15 @@ def test_a_budget_covers_what_its_selector_says() -> None:
     terms = [{"key": "tier", "operator": "In", "values": ["x"]}, {"key": "old", "operator": "DoesNotExist"}]
     assert nodes.covers({"spec": {"selector": {"matchLabels": {"app": "web"}, "matchExpressions": terms}}}, pod)
     assert not nodes.covers({"spec": {"selector": {"matchLabels": {"app": "db"}}}}, pod)
+
+
+def test_the_first_command_of_a_short_group_need_not_be_named() -> None:
+    from typer.testing import CliRunner
+
+    from cuboid.cli.main import build
+
+    said = CliRunner().invoke(build(["job"]), ["job", "--count", "0", "img"])
+    assert "Usage: root job run" in said.output or "job run" in said.output
+    assert "Invalid value for '--count'" in said.output
+    assert "Remove jobs" in CliRunner().invoke(build(["job"]), ["job", "rm", "-h"]).output
+    assert "or ls, logs, rm" in CliRunner().invoke(build(["job"]), ["job", "-h"]).output

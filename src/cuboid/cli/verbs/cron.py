@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         cls=common.Short,
         help="Jobs by the clock: cron SCHEDULE IMAGE -- COMMAND, or ls, run, pause, resume, rm.\n\n"
+        "All options: cuboid cron set -h.\n\n"
         'Example: cuboid cron "*/5 * * * *" debian:12 --name tick -- date',
         no_args_is_help=True,
         rich_markup_mode=None,

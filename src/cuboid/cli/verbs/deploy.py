@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         cls=common.Short,
         help="Keep an image running in several pods: deploy IMAGE, or ls, rm.\n\n"
-        "Example: cuboid deploy nginx --name web --replicas 3 --port 80",
+        "All options: cuboid deploy image -h.\n\nExample: cuboid deploy nginx --name web --replicas 3 --port 80",
         no_args_is_help=True,
         rich_markup_mode=None,
     )

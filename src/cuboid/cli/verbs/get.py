@@ -73,9 +73,19 @@ def get(
         with suppress(KeyboardInterrupt):
             _watch(api, found[0], place, wanted, query, output, all_namespaces)
         return
-    for number, resource in enumerate(found):
+    if output not in (Format.TABLE, Format.WIDE) and len(found) > 1:
+        places = [(row, "" if all_namespaces or not row.namespaced else namespace) for row in found]
+        items = [item for row, place in places for item in _all(api, row.path(place), query)["items"]]
+        show({"apiVersion": "v1", "kind": "List", "items": items}, output, lambda: None)
+        return
+    shown = False
+    for resource in found:
         place = "" if all_namespaces or not resource.namespaced else namespace
-        _show(api, resource, place, wanted, query, output, all_namespaces and resource.namespaced, number > 0)
+        with_namespace = all_namespaces and resource.namespaced
+        several = len(found) > 1
+        shown |= _show(api, resource, place, wanted, query, output, with_namespace, several=several, further=shown)
+    if not shown:
+        print("nothing of these")
 
 
 def _meant(known: Sequence[Resource], word: str) -> list[Resource]:
@@ -100,26 +110,31 @@ def _show_kinds(known: Sequence[Resource], output: Format) -> None:
 
 def _show(
     api: Api, resource: Resource, namespace: str, names: list[str], query: dict[str, str], output: Format,
-    with_namespace: bool, further: bool,
-) -> None:  # fmt: skip
+    with_namespace: bool, *, several: bool, further: bool,
+) -> bool:  # fmt: skip
+    """Whether anything was printed. Of `several` kinds each name says its kind; an empty line parts the tables."""
     if output in (Format.TABLE, Format.WIDE):
         content = _tables(api, resource, namespace, names, query)
         if not content["rows"]:
-            if not further and not names:
+            if not several:
                 where = f" in namespace {namespace}" if namespace else ""
                 print(f"no {resource.plural}{where}")
-            return
+            return not several
         if further:
             print()
         columns, rows = tables.cells(content, wide=output is Format.WIDE, with_namespace=with_namespace)
+        if several and "NAME" in columns:
+            at = columns.index("NAME")
+            rows = [[*row[:at], f"{resource.noun}/{row[at]}", *row[at + 1 :]] for row in rows]
         table(columns, rows)
-        return
+        return True
     if names:
         found = [resources.get(api, resource, namespace, name) for name in names]
         answer = found[0] if len(found) == 1 else {"apiVersion": "v1", "kind": "List", "items": found}
     else:
         answer = _all(api, resource.path(namespace), query)
     show(answer, output, lambda: None)
+    return True
 
 
 def _all(api: Api, path: str, query: dict[str, str]) -> Object:

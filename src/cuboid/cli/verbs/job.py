@@ -24,7 +24,8 @@ Example: cuboid job debian:12 --name sums --count 8 --parallel 2 --retries 3 -- 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
         cls=common.Short,
-        help="Work that ends: job IMAGE -- COMMAND, or ls, logs, rm.\n\nExample: cuboid job debian:12 -- echo done",
+        help="Work that ends: job IMAGE -- COMMAND, or ls, logs, rm. All options: cuboid job run -h.\n\n"
+        "Example: cuboid job debian:12 -- echo done",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
