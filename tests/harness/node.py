@@ -44,6 +44,7 @@ class World:
         self.set_up = self.frozen = False
         self.clock_off = False  # of the guest, after a pause
         self.processes: dict[str, Process] = {}
+        self.resources: dict[str, int] = {}  # containers that were told new limits while they ran, and their attempt
         self.in_api = True
         self.forgotten = False
         self.counts: Counter[str] = Counter()
@@ -122,8 +123,8 @@ class World:
         self.send(ev.Recovered(at=self.now, network=False, disk=self.disk, vm=False, rebooted=True))
         return self.settle()
 
-    def update(self, pod: Pod, deleted_grace: float | None = None) -> World:
-        self.send(ev.Updated(at=self.now, plan=plan(pod), deleted_grace=deleted_grace))
+    def update(self, pod: Pod, deleted_grace: float | None = None, refusal: tuple[str, str] | None = None) -> World:
+        self.send(ev.Updated(at=self.now, plan=plan(pod), deleted_grace=deleted_grace, refusal=refusal))
         return self.settle()
 
     def delete(self, grace: float = 30.0) -> World:
@@ -236,6 +237,15 @@ class World:
             return
         self.frozen = False
         self.queue.append(ev.VmResumed(at=self.now, attempt=i.attempt))
+
+    def _do_ApplyResources(self, i: do.ApplyResources) -> None:
+        if self.vm is None:
+            return
+        assert self.vm == i.attempt and self.set_up and not self.frozen, "a guest that stands still is asked"
+        for name in i.names:
+            if name in self.processes:
+                self.resources[name] = self.processes[name].attempt
+        self.queue.append(ev.Resized(at=self.now, attempt=i.attempt, names=i.names))
 
     def _do_SetClock(self, i: do.SetClock) -> None:
         if self.vm is None:

@@ -126,6 +126,7 @@ impl Agent {
             Call::RemoveContainer(call) => self.remove(&call).await.map(Reply::Removed),
             Call::Signal(call) => self.signal(&call).map(|()| empty()),
             Call::Resize(call) => self.resize(&call).map(|()| empty()),
+            Call::SetResources(call) => self.set_resources(&call).map(|()| empty()),
             Call::AckLogs(call) => self.acknowledge(&call).map(|()| empty()),
             Call::WriteVolume(call) => self.write_volume(&call).map(|()| empty()),
             Call::Stats(_) => Ok(Reply::Stats(stats::collect(self, &*self.pod()?))),
@@ -227,6 +228,12 @@ impl Agent {
             return self.execs.find(call.stream)?.resize(call.rows, call.cols);
         }
         self.containers.find(&call.container)?.resize(call.rows, call.cols)
+    }
+
+    fn set_resources(&self, call: &pb::SetResources) -> Outcome<()> {
+        let container = self.containers.find(&call.container)?;
+        container.require_running()?;
+        container.cgroup.change(call.resources.as_ref().unwrap_or(&pb::Resources::default()))
     }
 
     fn acknowledge(&self, call: &pb::AckLogs) -> Outcome<()> {

@@ -28,7 +28,7 @@ pub struct HelloAck {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Call {
-    #[prost(oneof = "call::Call", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "call::Call", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
     pub call: ::core::option::Option<call::Call>,
 }
 /// Nested message and enum types in `Call`.
@@ -79,6 +79,8 @@ pub mod call {
         Rehearse(super::Rehearse),
         #[prost(message, tag = "19")]
         Renew(super::Renew),
+        #[prost(message, tag = "20")]
+        SetResources(super::SetResources),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -573,6 +575,15 @@ pub struct Resources {
     /// 0: none
     #[prost(uint64, tag = "4")]
     pub pids: u64,
+}
+/// Other limits for a container that runs: all of them are replaced, 0 takes one away (pids: stays). CONFLICT, and nothing
+/// is changed, if the container's memory in use is above the new limit.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetResources {
+    #[prost(string, tag = "1")]
+    pub container: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub resources: ::core::option::Option<Resources>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rlimit {

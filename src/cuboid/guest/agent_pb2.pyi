@@ -30,7 +30,7 @@ class HelloAck(_message.Message):
     def __init__(self, version: _Optional[int] = ..., nonce: _Optional[bytes] = ..., agent_version: _Optional[str] = ..., boot_id: _Optional[str] = ..., first_event: _Optional[int] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("setup", "start_container", "signal", "remove_container", "exec", "attach", "resize", "logs", "ack_logs", "copy_in", "copy_out", "write_volume", "stats", "list", "shutdown", "port_forward", "set_time", "rehearse", "renew")
+    __slots__ = ("setup", "start_container", "signal", "remove_container", "exec", "attach", "resize", "logs", "ack_logs", "copy_in", "copy_out", "write_volume", "stats", "list", "shutdown", "port_forward", "set_time", "rehearse", "renew", "set_resources")
     SETUP_FIELD_NUMBER: _ClassVar[int]
     START_CONTAINER_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class Call(_message.Message):
     SET_TIME_FIELD_NUMBER: _ClassVar[int]
     REHEARSE_FIELD_NUMBER: _ClassVar[int]
     RENEW_FIELD_NUMBER: _ClassVar[int]
+    SET_RESOURCES_FIELD_NUMBER: _ClassVar[int]
     setup: Setup
     start_container: StartContainer
     signal: Signal
@@ -69,7 +70,8 @@ class Call(_message.Message):
     set_time: SetTime
     rehearse: Rehearse
     renew: Renew
-    def __init__(self, setup: _Optional[_Union[Setup, _Mapping]] = ..., start_container: _Optional[_Union[StartContainer, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., remove_container: _Optional[_Union[RemoveContainer, _Mapping]] = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., resize: _Optional[_Union[Resize, _Mapping]] = ..., logs: _Optional[_Union[Logs, _Mapping]] = ..., ack_logs: _Optional[_Union[AckLogs, _Mapping]] = ..., copy_in: _Optional[_Union[CopyIn, _Mapping]] = ..., copy_out: _Optional[_Union[CopyOut, _Mapping]] = ..., write_volume: _Optional[_Union[WriteVolume, _Mapping]] = ..., stats: _Optional[_Union[GetStats, _Mapping]] = ..., list: _Optional[_Union[List, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., port_forward: _Optional[_Union[PortForward, _Mapping]] = ..., set_time: _Optional[_Union[SetTime, _Mapping]] = ..., rehearse: _Optional[_Union[Rehearse, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ...) -> None: ...
+    set_resources: SetResources
+    def __init__(self, setup: _Optional[_Union[Setup, _Mapping]] = ..., start_container: _Optional[_Union[StartContainer, _Mapping]] = ..., signal: _Optional[_Union[Signal, _Mapping]] = ..., remove_container: _Optional[_Union[RemoveContainer, _Mapping]] = ..., exec: _Optional[_Union[Exec, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., resize: _Optional[_Union[Resize, _Mapping]] = ..., logs: _Optional[_Union[Logs, _Mapping]] = ..., ack_logs: _Optional[_Union[AckLogs, _Mapping]] = ..., copy_in: _Optional[_Union[CopyIn, _Mapping]] = ..., copy_out: _Optional[_Union[CopyOut, _Mapping]] = ..., write_volume: _Optional[_Union[WriteVolume, _Mapping]] = ..., stats: _Optional[_Union[GetStats, _Mapping]] = ..., list: _Optional[_Union[List, _Mapping]] = ..., shutdown: _Optional[_Union[Shutdown, _Mapping]] = ..., port_forward: _Optional[_Union[PortForward, _Mapping]] = ..., set_time: _Optional[_Union[SetTime, _Mapping]] = ..., rehearse: _Optional[_Union[Rehearse, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., set_resources: _Optional[_Union[SetResources, _Mapping]] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("error", "empty", "setup", "started", "exit", "stats", "state", "logs", "removed")
@@ -504,6 +506,14 @@ class Resources(_message.Message):
     memory_bytes: int
     pids: int
     def __init__(self, cpu_millis: _Optional[int] = ..., cpu_weight: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., pids: _Optional[int] = ...) -> None: ...
+
+class SetResources(_message.Message):
+    __slots__ = ("container", "resources")
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    RESOURCES_FIELD_NUMBER: _ClassVar[int]
+    container: str
+    resources: Resources
+    def __init__(self, container: _Optional[str] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ...) -> None: ...
 
 class Rlimit(_message.Message):
     __slots__ = ("name", "soft", "hard")

@@ -230,6 +230,9 @@ class AgentClient:
     async def resize(self, *, container: str = "", stream: int = 0, rows: int, cols: int) -> None:
         await self._ask(pb.Call(resize=pb.Resize(container=container, stream=stream, rows=rows, cols=cols)))
 
+    async def set_resources(self, container: str, resources: pb.Resources) -> None:
+        await self._ask(pb.Call(set_resources=pb.SetResources(container=container, resources=resources)))
+
     async def ack_logs(self, container: str, offset: int) -> None:
         await self._ask(pb.Call(ack_logs=pb.AckLogs(container=container, offset=offset)))
 

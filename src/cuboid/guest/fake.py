@@ -55,6 +55,7 @@ class FakeAgent:
         self.files: dict[tuple[str, str], bytes] = {}  # (container, path): the tar that was copied in
         self.signals: list[tuple[str, int]] = []
         self.times: list[pb.SetTime] = []
+        self.memory_used = 0  # of each container, for whoever wants to limit it
         self.shut_down = asyncio.Event()
         self.wire = FakeWire(self._on_call, self.faults)
         self._on_exec = on_exec or run_command
@@ -250,6 +251,13 @@ class FakeAgent:
             raise Refused(Errors.NOT_FOUND, "there is no such exec")
         if not call.stream and not self._running(call.container).call.tty:
             raise Refused(Errors.CONFLICT, f"container {call.container} has no terminal")
+        return pb.Reply(empty=pb.Empty())
+
+    async def _do_set_resources(self, call: pb.SetResources, _: FakeStream) -> pb.Reply:
+        container = self._running(call.container)
+        if 0 < call.resources.memory_bytes < self.memory_used:
+            raise Refused(Errors.CONFLICT, f"{self.memory_used} bytes of memory are in use")
+        container.call.resources.CopyFrom(call.resources)
         return pb.Reply(empty=pb.Empty())
 
     async def _do_set_time(self, call: pb.SetTime, _: FakeStream) -> pb.Reply:

@@ -211,6 +211,11 @@ class VolumeDevice(Base):
     device_path: str
 
 
+class ContainerResizePolicy(Base):
+    resource_name: str
+    restart_policy: str = "NotRequired"
+
+
 class Container(Base):
     name: str
     image: str = ""
@@ -221,6 +226,7 @@ class Container(Base):
     env: list[EnvVar] = []
     env_from: list[EnvFromSource] = []
     resources: ResourceRequirements = field(default_factory=ResourceRequirements)
+    resize_policy: list[ContainerResizePolicy] = []
     volume_mounts: list[VolumeMount] = []
     volume_devices: list[VolumeDevice] = []
     startup_probe: Probe | None = None

@@ -16,7 +16,8 @@ Raw = dict[str, Any]
 MESSAGE_LIMIT = 4096  # bytes; the API's limit for a termination message
 TOLD_AS_THEY_ARE = ("VolumeInUse", "DiskPressure")
 """Reasons of a pod without a disk that a person can do something about; others are Kubernetes' "ContainerCreating"."""
-OURS = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", PAUSED)
+RESIZES = ("PodResizePending", "PodResizeInProgress")
+OURS = ("PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", PAUSED, *RESIZES)
 STANDS_STILL = "the pod's machine stands still and keeps its memory; `cuboid resume` lets it go on"
 WITHOUT_MACHINE = "the pod is paused and has no machine; `cuboid resume` starts it"
 
@@ -70,11 +71,23 @@ def _conditions(state: Sandbox, pod: Raw, known: dict[str, Raw], now: float) -> 
         _initialized(state),
         _containers_ready(state),
         _ready(state, pod, known),
+        *_resize(state),
         *([_condition(PAUSED, state.shown_paused)] if state.shown_paused or PAUSED in known else []),
     ]
     scheduled = known.get("PodScheduled") or _condition("PodScheduled", True)
     others = [condition for kind, condition in known.items() if kind not in (*OURS, "PodScheduled")]
     return [_stamped(c, known.get(c["type"]), state, now) for c in [*own, scheduled]] + others
+
+
+def _resize(state: Sandbox) -> list[Raw]:
+    resize = state.resize
+    if state.phase:
+        return []
+    pending = [_condition(RESIZES[0], True, resize.reason, resize.message)] if resize.reason else []
+    error = ("Error", resize.failure) if resize.failure else ("", "")
+    if resize.due or resize.held:
+        return [*pending, _condition(RESIZES[1], True, *error)]
+    return pending
 
 
 def _has_been_up(state: Sandbox) -> bool:
@@ -154,6 +167,12 @@ def _container(state: Sandbox, container: ContainerPlan, run: Run) -> Raw:
         "restartCount": max(run.attempt, 0), "state": shown, "lastState": _terminated(state, run.name, last),
         "started": run.started,
     }  # fmt: skip
+    if (given := container.resources) is not None and (given.limits or given.requests):
+        held = state.resize.held.get(run.name)
+        has = held.resources if held is not None else given
+        result["resources"] = {k: v for k, v in (("limits", has.limits), ("requests", has.requests)) if v}
+        if given.requests:
+            result["allocatedResources"] = given.requests
     if run.attempt >= 0:
         result["containerID"] = container_id(state, run.name, run.attempt)
     return result

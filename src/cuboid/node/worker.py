@@ -14,7 +14,7 @@ from cuboid.kube.types import pod as parse_pod
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import ConflictError, UnavailableError
 from cuboid.lib.log import get_log
-from cuboid.node import claims, status
+from cuboid.node import claims, resize, status
 from cuboid.node.receipt import Timeline
 from cuboid.node.records import Record, Records
 from cuboid.node.sandbox import events as ev
@@ -23,6 +23,7 @@ from cuboid.node.sandbox.core import step
 from cuboid.node.sandbox.plan import plan
 from cuboid.node.sandbox.state import RunStage, Sandbox, VmStage
 from cuboid.node.status_writer import StatusWriter
+from cuboid.node.steps.confine import host_memory
 from cuboid.node.steps.perform import Performer
 from cuboid.node.steps.tools import Tools
 from cuboid.node.steps.work import PodWork
@@ -151,13 +152,20 @@ class PodWorker:
         before, self.work.pod, self._record.pod = self.work.pod, pod, raw
         meta = pod.metadata
         grace = None if meta.deletion_timestamp is None else float(meta.deletion_grace_period_seconds or 0)
-        self.post(ev.Updated(at=self._tools.clock.now(), plan=plan(pod), deleted_grace=grace))
+        refusal = self._refusal(pod)
+        self.post(ev.Updated(at=self._tools.clock.now(), plan=plan(pod), deleted_grace=grace, refusal=refusal))
         if pod.spec.readiness_gates:  # conditions of others have a say in ours
             self._status.mark()
         shown = (meta.labels, meta.annotations) != (before.metadata.labels, before.metadata.annotations)
         guest = self.work.guest
         if shown and guest is not None and guest.connected and not self.state.frozen:
             self._tools.refresher.track(pod, guest, self.work.facts)
+
+    def _refusal(self, pod: Pod) -> tuple[str, str] | None:
+        """Why the pod's machine cannot give it the resources that it asks for now."""
+        if self.state.machine.stage is VmStage.ABSENT:
+            return None
+        return resize.refusal(pod, self.work.size, self.work.size_of, host_memory() >> 20)
 
     async def _run(self) -> None:
         while not self._closed:
@@ -228,7 +236,9 @@ class PodWorker:
                 await asyncio.sleep(SAVE_RETRY_SECONDS)
 
     async def _remember(self, vm: Vm, attempt: int, start: str) -> None:
-        self._record.handle = {**vm.handle(), "attempt": attempt, "start": start}
+        size = self.work.size
+        made = {"attempt": attempt, "start": start, "size": [size.vcpus, size.memory_mib]}
+        self._record.handle = {**vm.handle(), **made}
         await self._save(durable=False)
 
     async def _intend(self, slot: str) -> None:

@@ -17,20 +17,30 @@ APP = {
 INIT = {"name": "init", "image": "i:1"}
 NAMES = ("init", "side", "app")
 ACTIONS = ("act", "act", "act", "settle", "interrupt", "exit", "die", "probe", "wait", "stop", "start", "restart",
-           "delete", "reboot", "shuffle", "stale", "fail", "pause", "pause", "resume")  # fmt: skip
+           "delete", "reboot", "shuffle", "stale", "fail", "pause", "pause", "resume", "resize")  # fmt: skip
 CHANGES: dict[str, dict[str, str]] = {
     "stop": {"state": "stopped"}, "start": {}, "pause": {"state": "paused"}, "resume": {},
     "restart": {"restartedAt": ""},
 }  # fmt: skip
 
 
-def _pod(policy: str, **annotations: str) -> object:
+def _pod(policy: str, cpu: str = "100m", **annotations: str) -> object:
+    resize = [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}] if policy == "Always" else []
     return make_pod(
-        APP,
+        {**APP, "resources": {"requests": {"cpu": cpu}}, "resizePolicy": resize},
         inits=(INIT, SIDE),
         restartPolicy=policy,
         annotations={f"cuboid.dev/{k}": v for k, v in annotations.items()},
     )
+
+
+def _change(world: World, action: str, number: int, policy: str) -> None:
+    if action == "resize":
+        asked, refusal = _pod(policy, cpu=f"{100 + number}m"), ("Deferred", "too large") if number % 3 == 0 else None
+    else:
+        extra = {key: value or str(number) for key, value in CHANGES[action].items()}
+        asked, refusal = _pod(policy, **extra), None
+    world.send(ev.Updated(at=world.now, plan=plan(asked), refusal=refusal))  # type: ignore[arg-type]
 
 
 def _happen(world: World, action: str, number: int, policy: str) -> None:
@@ -51,9 +61,8 @@ def _happen(world: World, action: str, number: int, policy: str) -> None:
         )
     elif action == "wait":
         world.advance(float(number))
-    elif action in CHANGES:
-        extra = {key: value or str(number) for key, value in CHANGES[action].items()}
-        world.send(ev.Updated(at=world.now, plan=plan(_pod(policy, **extra))))  # type: ignore[arg-type]
+    elif action in CHANGES or action == "resize":
+        _change(world, action, number, policy)
     elif action == "delete" and number > 35:
         world.send(ev.Updated(at=world.now, plan=plan(world.pod), deleted_grace=float(number % 5)))
     elif action == "shuffle":

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::boot::PODS;
-use crate::error::{Context, Outcome};
+use crate::error::{Code, Context, Failure, Outcome};
 use crate::pb;
 
 const CPU_PERIOD_US: u64 = 100_000;
@@ -60,6 +60,22 @@ impl Cgroup {
         }
         let file = File::options().write(true).open(self.path.join("cpu.max")).context("opening cpu.max")?;
         Ok(Some(Pending { file, value: cpu_max(resources.cpu_millis) }))
+    }
+
+    /// Other limits while it runs. CONFLICT if more memory is in use than it may have from now on: the kernel would
+    /// end processes for it.
+    pub fn change(&self, resources: &pb::Resources) -> Outcome<()> {
+        let used = self.number("memory.current").saturating_sub(self.value("memory.stat", "inactive_file"));
+        if resources.memory_bytes > 0 && used > resources.memory_bytes {
+            let what =
+                format!("{used} bytes of memory are in use, more than the new limit of {}", resources.memory_bytes);
+            return Err(Failure::new(Code::Conflict, what));
+        }
+        for (file, value) in changes(resources) {
+            let written = fs::write(self.path.join(file), &value);
+            written.context_with(|| format!("setting {file} to {value}"))?;
+        }
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -168,6 +184,19 @@ fn settings(resources: &pb::Resources) -> Vec<(&'static str, String)> {
     found
 }
 
+/// The files to write for a container that has had other limits, and what.
+fn changes(resources: &pb::Resources) -> Vec<(&'static str, String)> {
+    let without = || "max".to_owned();
+    let cpu = if resources.cpu_millis > 0 { cpu_max(resources.cpu_millis) } else { without() };
+    let memory = if resources.memory_bytes > 0 { resources.memory_bytes.to_string() } else { without() };
+    let weight = if resources.cpu_weight > 0 { resources.cpu_weight.min(10_000) } else { 100 };
+    let mut found = vec![("cpu.weight", weight.to_string()), ("cpu.max", cpu), ("memory.max", memory)];
+    if resources.pids > 0 {
+        found.push(("pids.max", resources.pids.to_string()));
+    }
+    found
+}
+
 /// The number after `key` in lines of "key number".
 pub fn keyed(text: &str, key: &str) -> u64 {
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
@@ -186,6 +215,17 @@ mod tests {
         let found = settings(&resources);
         assert_eq!(found.iter().map(|(file, value)| (*file, value.as_str())).collect::<Vec<_>>(), expected);
         assert!(settings(&pb::Resources::default()).is_empty());
+    }
+
+    #[test]
+    fn a_change_says_all_limits_also_those_that_go() {
+        let given = pb::Resources { cpu_millis: 250, cpu_weight: 0, memory_bytes: 1 << 20, pids: 0 };
+        let limited = [("cpu.weight", "100"), ("cpu.max", "25000 100000"), ("memory.max", "1048576")];
+        let free = [("cpu.weight", "100"), ("cpu.max", "max"), ("memory.max", "max")];
+        for (resources, expected) in [(given, limited), (pb::Resources::default(), free)] {
+            let found = changes(&resources);
+            assert_eq!(found.iter().map(|(file, value)| (*file, value.as_str())).collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

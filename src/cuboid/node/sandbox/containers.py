@@ -95,6 +95,8 @@ def ended(draft: Draft, run: Run, end: Ended) -> None:
         draft.run(run.name, done=True)
     elif why in (Why.STOPPED, Why.RESTART):
         draft.run(run.name, keep_root=True, retry_at=0.0)
+    elif why is Why.RESIZE:
+        draft.run(run.name, retry_at=0.0)
     elif starts_again(draft.state.container(run.name), draft.state.plan.restart_policy, end.code):
         _back_off(draft, run, end)
     else:

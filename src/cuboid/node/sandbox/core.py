@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cuboid.node.limits import START_SECONDS
-from cuboid.node.sandbox import containers, ending, facts, pausing, resources
+from cuboid.node.sandbox import containers, ending, facts, pausing, resizing, resources
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.draft import Draft, apps
 from cuboid.node.sandbox.events import Event
@@ -42,6 +42,7 @@ def _live(draft: Draft) -> None:
     resources.advance(draft)
     if draft.state.machine.stage is VmStage.UP:
         containers.advance(draft)
+        resizing.advance(draft)
 
 
 def _confine(draft: Draft) -> None:

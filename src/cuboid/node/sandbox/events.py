@@ -29,6 +29,7 @@ class Updated(Base, frozen=True, kw_only=True):
     """The pod object changed. `deleted_grace`: seconds, once the API wants it deleted."""
 
     plan: Plan
+    refusal: tuple[str, str] | None = None  # reason and message: its machine cannot give the resources it asks for now
     deleted_grace: float | None = None
 
 
@@ -235,6 +236,17 @@ class Recovered(Base, frozen=True, kw_only=True):
     taken_down: bool = False  # with the whole platform, on purpose
 
 
+class Resized(Base, frozen=True, kw_only=True):
+    """The containers have their new resources."""
+
+    attempt: int  # of the VM
+    names: tuple[str, ...]
+
+
+class ResizeFailed(Failure, frozen=True, kw_only=True):
+    attempt: int
+
+
 class PodDeleted(Base, frozen=True, kw_only=True):
     """The API has forgotten the pod."""
 
@@ -244,5 +256,5 @@ Event = (
     | DiskReady | DiskFailed | DiskRemoved | ImagePulled | ImageFailed | ImagesReleased | VmCreated | VmFailed
     | VmEnded | VmGone | VmPaused | VmPauseFailed | VmResumed | VmResumeFailed | ClockSet
     | SetupDone | SetupFailed | Started | StartFailed | Exited | ProbeChanged | ProbeFailed
-    | Evicted | HookDone | Recovered | PodDeleted
+    | Evicted | HookDone | Recovered | Resized | ResizeFailed | PodDeleted
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cuboid.node.sandbox import containers, ending, pausing, resources
+from cuboid.node.sandbox import containers, ending, pausing, resizing, resources
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.draft import Draft, backoff, changed
@@ -43,6 +43,7 @@ def _updated(draft: Draft, event: ev.Updated) -> None:
     before = draft.state.plan
     # Containers are those that the VM was made for; an annotation that was changed for the worse ends no pod.
     draft.set(plan=changed(event.plan, containers=before.containers, refusal=before.refusal))
+    resizing.decide(draft, event.plan.containers, event.refusal)
     if not event.plan.stopped:
         draft.set(stop_deadline=0.0)
     if event.plan.paused != before.paused:
@@ -77,6 +78,16 @@ def _shutdown(draft: Draft, event: ev.Shutdown) -> None:
     if draft.state.ending is None:
         draft.set(phase="Failed", reason="Terminated", message="Pod was terminated in response to node shutdown.")
         ending.begin(draft, Cause.SHUTDOWN, draft.state.plan.grace)
+
+
+def _resized(draft: Draft, event: ev.Resized) -> None:
+    if _is(draft, event.attempt, VmStage.UP) and draft.state.resize.asked:
+        resizing.applied(draft, event.names)
+
+
+def _resize_failed(draft: Draft, event: ev.ResizeFailed) -> None:
+    if _is(draft, event.attempt, VmStage.UP) and draft.state.resize.asked:
+        resizing.failed(draft, event.message)
 
 
 def _pod_deleted(draft: Draft, event: ev.PodDeleted) -> None:
@@ -326,7 +337,7 @@ def _recovered(draft: Draft, event: ev.Recovered) -> None:
     """Nothing that was under way is any more. Take what was found, ask again for the rest."""
     state = draft.state
     draft.set(
-        timer=0.0, finalizing=False, ips=event.ips or state.ips,
+        timer=0.0, finalizing=False, resize=changed(state.resize, asked=False), ips=event.ips or state.ips,
         network=_found(state.network, event.network), disk=_found(state.disk, event.disk),
         images=Stage.PRESENT if state.images is Stage.REMOVING else state.images,
     )  # fmt: skip
@@ -378,4 +389,5 @@ _HANDLERS: dict[type[Any], Callable[[Draft, Any], None]] = {
     ev.Evicted: _evicted, ev.HookDone: _hook_done, ev.Recovered: _recovered,
     ev.VmPaused: _vm_paused, ev.VmPauseFailed: _vm_pause_failed, ev.VmResumed: _vm_resumed,
     ev.VmResumeFailed: _vm_resume_failed, ev.ClockSet: _clock_set,
+    ev.Resized: _resized, ev.ResizeFailed: _resize_failed,
 }  # fmt: skip

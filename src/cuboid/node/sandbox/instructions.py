@@ -65,6 +65,13 @@ class Confine(Base, frozen=True):
     attempt: int
 
 
+class ApplyResources(Base, frozen=True):
+    """The limits of the pod's VMM, and of these containers in the guest, as they are now."""
+
+    attempt: int
+    names: tuple[str, ...]
+
+
 class SetClock(Base, frozen=True):
     """Tell the guest the time, which went on without it."""
 
@@ -132,7 +139,7 @@ class Forget(Base, frozen=True):
 
 Instruction = (
     AttachNetwork | DetachNetwork | CreateDisk | RemoveDisk | PullImage | CancelPull | ReleaseImages | CreateVm | Setup
-    | PauseVm | ResumeVm | SetClock | Confine
+    | PauseVm | ResumeVm | SetClock | Confine | ApplyResources
     | KillVm | StartContainer | StopSignal | RunHook | SetTimer | PatchStatus | RecordEvent | WriteReceipt | DeletePod
     | Forget
 )  # fmt: skip

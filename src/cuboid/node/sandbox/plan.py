@@ -7,7 +7,7 @@ import enum
 import msgspec
 
 from cuboid.kube import names
-from cuboid.kube.types import Container, Pod
+from cuboid.kube.types import Container, Pod, ResourceRequirements
 from cuboid.lib.errors import InvalidError
 from cuboid.node import limits
 from cuboid.node.spec import kernel_args, kernel_choice
@@ -35,6 +35,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     readiness: bool = False
     startup_grace: int | None = None  # seconds
     liveness_grace: int | None = None
+    resources: ResourceRequirements | None = None  # that it has been given; None: of a record that is older than this
+    restart_on: tuple[str, ...] = ()  # cpu, memory: a change of these begins with a restart
 
 
 class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -91,6 +93,8 @@ def _container(container: Container, role: Role) -> ContainerPlan:
         startup=startup is not None, liveness=liveness is not None, readiness=container.readiness_probe is not None,
         startup_grace=startup.termination_grace_period_seconds if startup else None,
         liveness_grace=liveness.termination_grace_period_seconds if liveness else None,
+        resources=container.resources,
+        restart_on=tuple(p.resource_name for p in container.resize_policy if p.restart_policy == "RestartContainer"),
     )  # fmt: skip
 
 

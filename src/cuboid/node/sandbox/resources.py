@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cuboid.node.sandbox import instructions as do
+from cuboid.node.sandbox import resizing
 from cuboid.node.sandbox.containers import lost
 from cuboid.node.sandbox.draft import Draft, backoff, changed
 from cuboid.node.sandbox.plan import Role
@@ -61,7 +62,8 @@ def _setup_due(draft: Draft) -> bool:
 
 
 def _create(draft: Draft) -> None:
-    """A new VM: init containers and sidecars run again in it."""
+    """A new VM, of the size that the pod asks for now: init containers and sidecars run again in it."""
+    resizing.anew(draft)
     for container, run in draft.state.pairs:
         if container.role is not Role.APP:
             draft.run(run.name, done=False, retry_at=0.0, hook=Hook.NONE)

@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from cuboid.kube.types import ResourceRequirements
 from cuboid.node.sandbox.plan import ContainerPlan, Plan
 
 
@@ -96,6 +97,7 @@ class Why(enum.StrEnum):
     ENDING = "ending"  # the pod ends
     STOPPED = "stopped"  # `cuboid stop`
     RESTART = "restart"  # `cuboid restart`
+    RESIZE = "resize"  # of a container whose new resources need it
     UNHEALTHY = "unhealthy"  # startup or liveness probe, postStart hook
 
 
@@ -168,6 +170,27 @@ class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
     at_once: bool = False  # no grace at all
 
 
+class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an attempt of a container had before, and has until its new resources are in place."""
+
+    attempt: int
+    resources: ResourceRequirements
+
+
+class Resize(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of the containers' resources that is not done yet."""
+
+    wanted: dict[str, ContainerPlan] = {}  # what the machine cannot give now
+    reason: str = ""  # why: Deferred, Infeasible
+    message: str = ""
+    held: dict[str, Held] = {}  # what is given, but not in place yet
+    restart: tuple[str, ...] = ()  # containers that get it by a restart
+    due: bool = False
+    asked: bool = False
+    failure: str = ""
+    retry_at: float = 0.0
+
+
 class Sandbox(msgspec.Struct, frozen=True, omit_defaults=True):
     plan: Plan
     runs: tuple[Run, ...]
@@ -192,6 +215,7 @@ class Sandbox(msgspec.Struct, frozen=True, omit_defaults=True):
     receipt_ready: int = -1  # the same, with the pod ready
     images: Stage = Stage.PRESENT  # the holds on the images, as one
     finalizing: bool = False  # the API has been asked to forget it
+    resize: Resize = Resize()
     gone: bool = False  # nothing is left to do
     timer: float = 0.0
 

@@ -24,13 +24,13 @@ def host_memory() -> int:
 
 def start_limits(work: PodWork) -> HostLimits:
     overhead = work.tools.driver.capabilities().overhead_mib
-    return limits.at_start(work.pod, work.size, overhead_mib=overhead, host_memory=host_memory())
+    return limits.at_start(work.given, work.size, overhead_mib=overhead, host_memory=host_memory())
 
 
 async def confine(work: PodWork, _: do.Confine) -> None:
     """Idempotent. A driver that cannot change limits leaves those of the start."""
     first, overhead = start_limits(work), work.tools.driver.capabilities().overhead_mib
-    then = limits.started(work.pod, work.size, overhead_mib=overhead, host_memory=host_memory())
+    then = limits.started(work.given, work.size, overhead_mib=overhead, host_memory=host_memory())
     if work.vm is None or then == first:
         return
     try:

@@ -10,7 +10,7 @@ from cuboid.lib.errors import CuboidError
 from cuboid.lib.log import get_log
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
-from cuboid.node.steps import api, confine, containers, host, machine, pause
+from cuboid.node.steps import api, confine, containers, host, machine, pause, resize
 from cuboid.node.steps.host import text
 from cuboid.node.steps.work import PodWork
 
@@ -23,6 +23,7 @@ STEPS: dict[type[Any], Step] = {
     do.CreateVm: machine.create_vm, do.Setup: machine.set_up, do.StartContainer: containers.start_container,
     do.StopSignal: containers.stop_signal, do.RunHook: containers.run_hook, do.WriteReceipt: api.write_receipt,
     do.PauseVm: pause.pause_vm, do.ResumeVm: pause.resume_vm, do.SetClock: pause.set_clock, do.Confine: confine.confine,
+    do.ApplyResources: resize.apply_resources,
 }  # fmt: skip
 FINAL_STEPS: dict[type[Any], Step] = {
     do.KillVm: machine.kill_vm, do.DetachNetwork: host.detach_network, do.RemoveDisk: host.remove_disk,
@@ -45,7 +46,7 @@ class Performer:
         if isinstance(instruction, do.KillVm):
             self._cancel_all(
                 do.CreateVm, do.Setup, do.StartContainer, do.StopSignal, do.RunHook, do.PauseVm, do.ResumeVm,
-                do.SetClock,
+                do.SetClock, do.ApplyResources,
             )  # fmt: skip
         key = _key(instruction)
         self._cancel(key)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from cuboid.guest.base import Guest
 from cuboid.images.base import Image
@@ -104,17 +107,38 @@ class PodWork:
         return self.tools.clock.now()
 
     def container(self, name: str) -> Container:
-        found = [c for c in [*self.pod.spec.init_containers, *self.pod.spec.containers] if c.name == name]
+        spec = self.given.spec
+        found = [c for c in [*spec.init_containers, *spec.containers] if c.name == name]
         if not found:
             raise NotFoundError(f"the pod has no container {name!r}")
         return found[0]
 
     @property
+    def given(self) -> Pod:
+        """The pod with the resources that it has been given: not those that its machine cannot give it now."""
+        given = {c.name: c.resources for c in self.state().plan.containers}
+
+        def as_given(container: Container) -> Container:
+            return replace(container, resources=given.get(container.name) or container.resources)
+
+        spec = self.pod.spec
+        kinds = {kind: [as_given(c) for c in getattr(spec, kind)] for kind in ("init_containers", "containers")}
+        return replace(self.pod, spec=replace(spec, **kinds))
+
+    @property
     def size(self) -> Size:
+        """Of the machine that the pod has, or will have when it has none."""
+        size, handle = self.size_of(self.given), self.handle()
+        if handle.get("attempt") == self.state().machine.attempt and "size" in handle:
+            vcpus, memory = handle["size"]
+            return dataclasses.replace(size, vcpus=int(vcpus), memory_mib=int(memory))
+        return size
+
+    def size_of(self, pod: Pod) -> Size:
         guest = self.tools.boots.guest(self.pod)
         least = max(self.tools.driver.capabilities().min_memory_mib, guest.min_memory_mib)
         return size_of(
-            self.pod, self.tools.settings, host_cpus=self.tools.cpus, overhead_mib=guest.overhead_mib,
+            pod, self.tools.settings, host_cpus=self.tools.cpus, overhead_mib=guest.overhead_mib,
             min_memory_mib=least,
         )  # fmt: skip
 
