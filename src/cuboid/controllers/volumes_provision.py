@@ -10,7 +10,10 @@ from cuboid.kube import objects, quantity
 from cuboid.kube.client import STORAGE_CLASSES, Client
 from cuboid.kube.quota_usage import storage_class
 from cuboid.kube.types import NAMED_VOLUME_DRIVER, VOLUME_DATA
-from cuboid.lib.errors import AlreadyExistsError
+from cuboid.lib.errors import AlreadyExistsError, CuboidError
+from cuboid.lib.log import get_log
+
+log = get_log(__name__)
 
 Object = dict[str, Any]
 Raw = Mapping[str, Any]
@@ -107,3 +110,5 @@ async def ensure_standard(client: Client) -> None:
         await client.create(STORAGE_CLASSES, STANDARD)
     except AlreadyExistsError:
         return
+    except CuboidError as error:  # a full disk: all else is served
+        log.warning("the standard storage class could not be made", error=str(error))

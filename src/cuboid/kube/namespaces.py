@@ -8,7 +8,10 @@ from typing import Any
 from cuboid.kube import kinds
 from cuboid.kube.kinds import Kind
 from cuboid.kube.registry import Registry, WriteOptions
-from cuboid.lib.errors import AlreadyExistsError
+from cuboid.lib.errors import AlreadyExistsError, CuboidError
+from cuboid.lib.log import get_log
+
+log = get_log(__name__)
 
 PERMANENT = ("default", "kube-system", "kube-node-lease", "kube-public")
 _NAMESPACE = kinds.builtin("Namespace")
@@ -16,10 +19,14 @@ _ACCOUNT = kinds.builtin("ServiceAccount")
 
 
 async def ensure_permanent(registry: Registry) -> None:
-    """Create what a fresh store lacks. Idempotent."""
+    """Create what a fresh store lacks. Idempotent. What can not be made now is said, and nothing else waits for it: a
+    server whose namespace is about to end has to come up all the same."""
     for name in PERMANENT:
-        await _create(registry, _NAMESPACE, "", name)
-        await _create(registry, _ACCOUNT, name, "default")
+        try:
+            await _create(registry, _NAMESPACE, "", name)
+            await _create(registry, _ACCOUNT, name, "default")
+        except CuboidError as error:
+            log.warning("a namespace of the platform is not as it should be", namespace=name, error=str(error))
 
 
 async def _create(registry: Registry, kind: Kind, namespace: str, name: str) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from typing import Any
 from urllib.parse import urlsplit
 
-from cuboid.kube import kinds, syntax
+from cuboid.kube import kinds, namespaces, syntax
 from cuboid.kube.groups.class_strategy import SYSTEM
 from cuboid.kube.kind import Kind
 from cuboid.kube.names import API_SERVICE, API_SERVICE_IP, DNS_SERVICE, DNS_SERVICE_IP
@@ -26,7 +26,8 @@ _OF_SERVICE = "kubernetes.io/service-name"
 
 
 async def ensure(registry: Registry, url: str, *, dns: bool) -> None:
-    """Create what a fresh store lacks, and say where the API is now. Idempotent.
+    """Create what a fresh store lacks, and say where the API is now. Idempotent. What is refused, by a quota perhaps, is
+    said and left out: without it the server still serves.
 
     `url` is the server's own, `https://host:port`; `dns` tells whether it has a resolver.
     """
@@ -47,10 +48,8 @@ async def keep(registry: Registry, url: str, *, dns: bool, every: float = EVERY)
     """Until cancelled: what somebody deleted comes back within `every` seconds."""
     while True:
         await asyncio.sleep(every)
-        try:
-            await ensure(registry, url, dns=dns)
-        except CuboidError as error:
-            log.warning("an object of the platform is missing", error=str(error))
+        await namespaces.ensure_permanent(registry)
+        await ensure(registry, url, dns=dns)
 
 
 def _priority(name: str, value: int) -> Object:
@@ -106,14 +105,21 @@ async def _ensure(
 ) -> None:
     """`current` are the fields that are set anew at each start."""
     kind: Kind = kinds.builtin(name, group)
+    try:
+        await _written(registry, kind, wanted, current)
+    except AlreadyExistsError:
+        return
+    except CuboidError as error:
+        told = wanted["metadata"]["name"]
+        log.warning("an object of the platform is missing", kind=name, name=told, error=str(error))
+
+
+async def _written(registry: Registry, kind: Kind, wanted: Object, current: tuple[str, ...]) -> None:
     metadata = wanted["metadata"]
     namespace = metadata.get("namespace", "")
     entry = registry.of(kind).get(namespace, metadata["name"])
     if entry is None:
-        try:
-            await registry.create(kind, namespace, wanted, WriteOptions())
-        except AlreadyExistsError:
-            return
+        await registry.create(kind, namespace, wanted, WriteOptions())
         return
     found = entry.object()
     changed = {**found, **{key: wanted[key] for key in current}}

@@ -9,6 +9,7 @@ from cuboid.kube.admit.accounts import ServiceAccounts
 from cuboid.kube.admit.addresses import ServiceAddresses
 from cuboid.kube.admit.guard import TenantGuard
 from cuboid.kube.admit.limits import LimitRanger
+from cuboid.kube.admit.namespaces import PermanentNamespaces
 from cuboid.kube.admit.node import NodeRestriction
 from cuboid.kube.admit.quota import ResourceQuota
 from cuboid.kube.admit.rights import Allows, Creation, Escalation, OwnerReferences
@@ -32,6 +33,7 @@ class Options:
 def make(registry: Registry, policy: Policy, allows: Allows, options: Options) -> Chain:
     """The guard comes before what fills in classes and overhead: it is about what the caller wrote."""
     return Chain(
+        PermanentNamespaces(),
         Creation(allows),
         NodeRestriction(),
         TenantGuard(registry, node_ports=options.tenant_node_ports),
