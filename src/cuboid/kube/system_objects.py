@@ -26,8 +26,8 @@ _OF_SERVICE = "kubernetes.io/service-name"
 
 
 async def ensure(registry: Registry, url: str, *, dns: bool) -> None:
-    """Create what a fresh store lacks, and say where the API is now. Idempotent. What is refused, by a quota perhaps, is
-    said and left out: without it the server still serves.
+    """Create what a fresh store lacks, and say where the API is now. Idempotent. What is refused, by a quota perhaps,
+    is said and left out: without it the server still serves.
 
     `url` is the server's own, `https://host:port`; `dns` tells whether it has a resolver.
     """
