@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -99,6 +101,19 @@ def test_a_suspended_job_has_no_machine_and_goes_on_when_it_is_resumed(work: Pla
     status = one(work, "job", "later")["status"]
     assert (status["succeeded"], status["completedIndexes"], status.get("failed", 0)) == (3, "0-2", 0)
     assert status["startTime"] > began, "the time that it was suspended does not count"
+
+
+def test_a_part_whose_machine_is_killed_is_done_by_another_pod(work: Platform) -> None:
+    kube.apply(work, job("robust", "echo begun; sleep 4; echo done", backoffLimit=1))
+    kube.until(lambda: "begun" in work.kubectl("logs", "job/robust", check=False).stdout, "it runs", 60)
+    (first,) = items(work, "pods", "-l", "job-name=robust")
+    (vmm,) = work.vmms(first["metadata"]["uid"])
+    os.kill(vmm, signal.SIGKILL)
+    work.kubectl("wait", "--for=condition=complete", "job/robust", "--timeout=90s", timeout=100)
+    status = one(work, "job", "robust")["status"]
+    assert (status["succeeded"], status["failed"]) == (1, 1)
+    failed = one(work, "pod", first["metadata"]["name"])["status"]
+    assert (failed["phase"], failed["reason"]) == ("Failed", "VMMDied")
 
 
 def resume(place: Platform, *, suspend: bool) -> None:

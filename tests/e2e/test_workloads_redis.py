@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -135,6 +137,20 @@ def test_a_deleted_server_comes_back_under_its_name_with_its_data(servers: Platf
     kube.until(
         lambda: ask(servers, "redis-0", "GET", "greeting", host="redis-1.redis") == "hello", "found by its name", 20
     )
+
+
+def test_what_a_server_has_acknowledged_is_there_after_its_machine_is_killed(servers: Platform) -> None:
+    """With an fsync for each write: what its own kernel had not written yet is lost, as it is on metal."""
+    ask(servers, "redis-2", "CONFIG", "SET", "appendfsync", "always")
+    before = pods(servers)[2]
+    ask(servers, "redis-2", "SET", "acknowledged", "yes")
+    (vmm,) = servers.vmms(before["metadata"]["uid"])
+    os.kill(vmm, signal.SIGKILL)
+    servers.wait("redis-2", lambda pod: kube.ready(pod) and kube.container(pod, "redis")["restartCount"] == 1)
+    after = pods(servers)[2]
+    assert after["metadata"]["uid"] == before["metadata"]["uid"], "the pod stays, in another machine"
+    assert kube.terminated(after, "redis", last=True)["reason"] == "VMMDied"
+    assert ask(servers, "redis-2", "GET", "acknowledged") == "yes"
 
 
 def test_a_new_version_goes_to_the_highest_numbers_first_and_stops_at_the_partition(servers: Platform) -> None:

@@ -101,6 +101,26 @@ def test_a_roll_to_a_new_image_its_undo_and_scaling_fail_no_request(site: Platfo
     assert set(found.pages) == {PAGE.strip(), NEXT_PAGE}
 
 
+def test_a_version_that_never_gets_ready_takes_no_visitor_away_from_the_one_that_serves(site: Platform) -> None:
+    with load(site, image("services"), "web") as seen:
+        broken = {"readinessProbe": {"httpGet": {"port": 81}, "periodSeconds": 1}, "name": "nginx"}
+        template = {"spec": {"containers": [broken]}}
+        patch = {"spec": {"progressDeadlineSeconds": 5, "template": template}}
+        site.kubectl("patch", "deployment", "web", "-p", json.dumps(patch))
+        stuck = site.kubectl("rollout", "status", "deployment/web", "--timeout=90s", check=False, timeout=100)
+        assert stuck.returncode == 1
+        assert 'deployment "web" exceeded its progress deadline' in stuck.stderr
+        site.kubectl("set", "image", "deployment/web", f"nginx={REGISTRY}/nginx:none")
+        kube.until(lambda: "ImagePull" in site.kubectl("get", "pods").stdout, "nor one that is not to be had", 60)
+        site.kubectl("rollout", "undo", "deployment/web", "--to-revision=1")
+        rolled(site)
+        kube.until(lambda: len(web_pods(site)) == 2, "the broken ones are gone", 60)
+    (found,) = seen
+    print(found)
+    assert found.failures == []
+    assert found.requests > 100, found
+
+
 def test_a_machine_that_is_killed_costs_only_its_own_requests_until_that_is_seen(site: Platform) -> None:
     victim = web_pods(site)[0]["metadata"]
     (vmm,) = site.vmms(victim["uid"])
