@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from cuboid.kube import own, quantity
+from cuboid.kube import own, quantity, readers
 from cuboid.kube.status import bad_request
 from cuboid.lib.clock import parse_rfc3339
 from cuboid.lib.errors import InvalidError, UnsupportedError
@@ -32,7 +32,6 @@ _SPECIAL = {
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray": "schemas",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool": "schemas",
 }
-_INTEGER_LIMITS = {"int32": 2**31, "int64": 2**63}
 
 
 class Node:
@@ -46,7 +45,7 @@ class Node:
 
     __slots__ = (
         "atomic", "format", "items", "kind", "list_keys", "list_type", "loose", "merge_key", "name", "preserve",
-        "properties", "strategy",
+        "properties", "reader", "strategy",
     )  # fmt: skip
 
     def __init__(self, kind: str, name: str = "", form: str = "") -> None:
@@ -62,6 +61,7 @@ class Node:
         self.list_type = ""  # atomic, set or map: how a list merges under server-side apply
         self.loose = False
         self.preserve = False
+        self.reader: readers.Reader | None = None  # see `readers`
 
 
 Field = Node
@@ -164,6 +164,14 @@ def _with_hints(made: Node, raw: dict[str, Any]) -> Node:
 
 def decode(root: Node, value: Any, unknown: list[str]) -> Any:
     """A clean copy of `value`; appends the paths of unknown fields to `unknown`. bad_request on a wrong type."""
+    try:
+        return readers.reader(root)(value)
+    except readers.GIVEN_UP:
+        return walk(root, value, unknown)
+
+
+def walk(root: Node, value: Any, unknown: list[str]) -> Any:
+    """The same, slower, with all that there is to say of a value that is not as it should be."""
     return _decode(root, value, "", "", unknown)
 
 
@@ -247,13 +255,8 @@ def _decode_scalar(node: Node, value: Any, path: str, owner: str) -> Any:
     elif kind == "integer":
         _expect(type(value) is int or (type(value) is float and value.is_integer()), node, value, path, owner)
         value = int(value)
-        _expect(
-            -_INTEGER_LIMITS.get(node.format, 2**63) <= value < _INTEGER_LIMITS.get(node.format, 2**63),
-            node,
-            value,
-            path,
-            owner,
-        )
+        limit = readers.INTEGER_LIMITS.get(node.format, 2**63)
+        _expect(-limit <= value < limit, node, value, path, owner)
     elif kind == "boolean":
         _expect(isinstance(value, bool), node, value, path, owner)
     elif kind == "number":
