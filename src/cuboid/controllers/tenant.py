@@ -125,13 +125,14 @@ def _namespace(tenant: Object, name: str) -> Object:
 
 
 def _contents(tenant: Object, namespace: str) -> Iterator[tuple[Resource, Object]]:
+    """Bounds first: nobody comes in before they hold."""
     spec = tenant.get("spec", {})
-    for role in tenants.ROLES:
-        yield ROLE_BINDINGS, _binding(tenant, role)
     if quota := spec.get("quota"):
         yield QUOTAS, {**_made(tenant, "v1", "ResourceQuota", NAME), "spec": {"hard": dict(quota)}}
     if limits := spec.get("limits"):
         yield LIMIT_RANGES, {**_made(tenant, "v1", "LimitRange", NAME), "spec": {"limits": list(limits)}}
+    for role in tenants.ROLES:
+        yield ROLE_BINDINGS, _binding(tenant, role)
 
 
 def _made(tenant: Object, version: str, kind: str, name: str) -> Object:

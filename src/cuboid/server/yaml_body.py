@@ -6,6 +6,7 @@ resolved as Kubernetes' decoder does (YAML 1.1). No tags, no merge keys, one doc
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ MAX_DEPTH = 200
 """Nesting of maps and lists."""
 MAX_NODES = 300_000
 """Values of one document, those that aliases repeat counted each time."""
+MAX_TEXT = 6 * 1024 * 1024
+"""Characters of all its values, counted likewise: a line of aliases would make terabytes of one long text."""
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULLS = ("", "~", "null", "Null", "NULL")
 _TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
@@ -37,7 +40,7 @@ class _Open:
     value: dict[str, Any] | list[Any]
     path: str
     anchor: str | None
-    first: int  # number of values before it
+    first: tuple[int, int]  # number of values and of characters before it
     key: Any = _MISSING
 
 
@@ -48,8 +51,9 @@ class Reader:
     duplicates: list[str] = field(default_factory=list)
     result: Any = None
     _stack: list[_Open] = field(default_factory=list)
-    _anchors: dict[str, tuple[Any, int]] = field(default_factory=dict)
+    _anchors: dict[str, tuple[Any, int, int]] = field(default_factory=dict)  # value, its values and characters
     _nodes: int = 0
+    _text: int = 0
     _documents: int = 0
 
     def read(self, data: bytes) -> Any:
@@ -68,30 +72,30 @@ class Reader:
                 raise bad_request("the body holds more than one YAML document")
         elif isinstance(event, yaml.AliasEvent):
             name = event.anchor or ""
-            value, size = self._anchors.get(name, (_MISSING, 0))
+            value, size, text = self._anchors.get(name, (_MISSING, 0, 0))
             if value is _MISSING:
                 raise bad_request(f"error converting YAML to JSON: unknown anchor {name[:50]!r}")
-            self._count(size)
-            self._place(value)
+            self._count(size, text)
+            self._place(copy.deepcopy(value))
         elif isinstance(event, yaml.ScalarEvent):
-            self._count(1)
+            self._count(1, len(event.value))
             value = _scalar(event)
-            self._remember(event.anchor, value, 1)
+            self._remember(event.anchor, value, (self._nodes - 1, self._text - len(event.value)))
             self._place(value)
         elif isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
             self._open(event)
         elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
             done = self._stack.pop()
-            self._remember(done.anchor, done.value, self._nodes - done.first)
+            self._remember(done.anchor, done.value, done.first)
             self._place(done.value)
 
     def _open(self, event: Any) -> None:
         if len(self._stack) >= MAX_DEPTH:
             raise bad_request("the body is nested too deeply")
         _check_tag(event)
-        self._count(1)
+        self._count(1, 0)
         value: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
-        self._stack.append(_Open(value, self._path(), event.anchor, self._nodes - 1))
+        self._stack.append(_Open(value, self._path(), event.anchor, (self._nodes - 1, self._text)))
 
     def _path(self) -> str:
         """Of what comes next."""
@@ -102,14 +106,18 @@ class Reader:
             return f"{holder.path}[{len(holder.value)}]"
         return f"{holder.path}.{holder.key}" if holder.path else str(holder.key)
 
-    def _count(self, more: int) -> None:
-        self._nodes += more
+    def _count(self, nodes: int, text: int) -> None:
+        self._nodes += nodes
+        self._text += text
         if self._nodes > MAX_NODES:
             raise bad_request(f"the body holds more than {MAX_NODES} values")
+        if self._text > MAX_TEXT:
+            raise bad_request(f"the body holds more than {MAX_TEXT} characters")
 
-    def _remember(self, anchor: str | None, value: Any, size: int) -> None:
+    def _remember(self, anchor: str | None, value: Any, first: tuple[int, int]) -> None:
+        """`first`: what there was before it."""
         if anchor is not None:
-            self._anchors[anchor] = (value, size)
+            self._anchors[anchor] = (value, self._nodes - first[0], self._text - first[1])
 
     def _place(self, value: Any) -> None:
         if not self._stack:

@@ -42,6 +42,18 @@ async def test_a_tenant_gets_its_namespaces_with_bindings_quota_and_limits() -> 
         assert status["phase"] == "Active" and status["namespaces"] == ["acme", "acme-ci"] and "message" not in status
 
 
+async def test_nobody_comes_into_a_namespace_before_its_bounds_hold() -> None:
+    """A token that exists already could fill a namespace which its tenant gets, in the moment before its quota."""
+    async with World(lambda: [Tenants()]) as world:
+        await world.create(TENANTS, tenant(quota={"pods": "5"}, limits=LIMITS))
+        await world.settle()
+        bounds, doors = (
+            [int(document["metadata"]["resourceVersion"]) for row in rows for document in world.select(row, "acme")]
+            for rows in ((QUOTAS, LIMIT_RANGES), (ROLE_BINDINGS,))
+        )
+        assert len(bounds) == 2 and max(bounds) < min(doors)
+
+
 async def test_what_is_removed_or_loosened_comes_back() -> None:
     async with World(lambda: [Tenants()]) as world:
         await world.create(TENANTS, tenant(quota={"pods": "5"}))

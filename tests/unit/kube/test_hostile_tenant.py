@@ -104,6 +104,30 @@ async def test_node_ports_that_an_administrator_gave_stay_and_do_not_become_more
         await world.registry.patch(service, "acme", "s", more, JSON, own)
 
 
+@pytest.mark.parametrize("key", ["containers", "initContainers"])
+async def test_a_port_of_the_node_is_not_a_tenants_by_a_container_either(world: World, key: str) -> None:
+    await tenant(world)
+    plain = {"name": "c", "image": "i"}
+    ported = {"name": "p", "image": "i", "ports": [{"containerPort": 80, "hostPort": 443}]}
+    spec = {"containers": [plain], **({"initContainers": [ported]} if key == "initContainers" else {})}
+    spec["containers"] = [plain, ported] if key == "containers" else [plain]
+    told = await world.refused("Pod", {"metadata": {"name": "x"}, "spec": spec}, "acme", user=JANE)
+    assert "hostPort, a port of the node, may not be had by a tenant" in told
+    await world.create("Pod", {"metadata": {"name": "x"}, "spec": spec}, user=SERVER)
+
+
+async def test_storage_that_is_bounded_is_not_had_without_a_claim(world: World) -> None:
+    """A named volume in a pod's own words stays when the pod is gone, of any size and in any number."""
+    await tenant(world)
+    volume = {"name": "d", "csi": {"driver": "volume.cuboid.dev", "volumeAttributes": {"name": "x", "size": "500Gi"}}}
+    spec = {"containers": [{"name": "c", "image": "i"}], "volumes": [volume]}
+    await world.create("Pod", {"metadata": {"name": "before"}, "spec": spec}, "acme", user=JANE)
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.storage": "1Gi"}}}
+    await world.create("ResourceQuota", quota, "acme")
+    told = await world.refused("Pod", {"metadata": {"name": "x"}, "spec": spec}, "acme", user=JANE)
+    assert "volume d would not be counted by the quota q" in told
+
+
 # --- pods ------------------------------------------------------------------------------------------------------------
 
 

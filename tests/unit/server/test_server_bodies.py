@@ -88,6 +88,23 @@ def test_what_json_can_not_say_is_refused(text: str) -> None:
         read(text)
 
 
+def test_aliases_of_a_long_text_are_counted_by_their_characters() -> None:
+    """300,000 aliases of one text of a megabyte were 300 GB as soon as somebody wrote them down."""
+    few = f'a: &x "{"z" * 1_000_000}"\nb: [*x, *x]\nc: {{*x : *x}}'
+    assert len(read(few)["b"][1]) == 1_000_000
+    for alias in ("*x", "*y"):
+        many = f'a: &y [&x "{"z" * 1_000_000}", 1]\nb: [{", ".join([alias] * 6)}]'
+        with pytest.raises(InvalidError, match="more than 6291456 characters"):
+            read(many)
+
+
+def test_what_is_repeated_is_not_shared() -> None:
+    """Whoever fills in defaults of one would fill in the other's."""
+    value = read("a: &x {b: [1]}\nc: *x")
+    value["a"]["b"].append(2)
+    assert value["c"] == {"b": [1]}
+
+
 def test_aliases_of_aliases_are_counted_as_what_they_stand_for() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]

@@ -1,4 +1,5 @@
-"""What a tenant may not do, though its role allows the write: choose a node, rank above others, touch what holds it."""
+"""What a tenant may not do, though its role allows the write: choose a node, take its ports, rank above others, touch
+what holds it."""
 
 from __future__ import annotations
 
@@ -8,23 +9,28 @@ from typing import Any
 from cuboid.kube import kinds, objects, tenants
 from cuboid.kube.admission import Request
 from cuboid.kube.admit.plug import CREATE, DELETE, UPDATE, Plug, is_master, refusal
+from cuboid.kube.cache import Filter
 from cuboid.kube.kind import Kind
 from cuboid.kube.registry import Registry
+from cuboid.kube.types import NAMED_VOLUME_DRIVER
 
 Raw = Mapping[str, Any]
 _NAMESPACE = kinds.builtin("Namespace")
 _TENANT = kinds.builtin("Tenant", tenants.GROUP)
+_QUOTA = kinds.builtin("ResourceQuota")
 _HELD = (
     ("", "limitranges"),
     ("", "resourcequotas"),
     ("rbac.authorization.k8s.io", "rolebindings"),
 )
+_STORAGE = {"requests.storage", "persistentvolumeclaims", "count/persistentvolumeclaims"}
+"""What a quota that bounds storage names."""
 _TRUSTED = "system:"
 """Users of the platform itself; service accounts are not among them."""
 
 
 class TenantGuard(Plug):
-    """`node_ports` lets tenants have Services of type NodePort, whose ports are the machine's."""
+    """`node_ports` lets tenants have ports of the machine: Services of type NodePort, and `hostPort` of containers."""
 
     operations = (CREATE, UPDATE, DELETE)
 
@@ -70,12 +76,25 @@ class TenantGuard(Plug):
         name = spec.get("priorityClassName", "")
         if name and name not in self._priorities(tenant):
             raise refusal(request, f"priority class {name} is not one that tenant {tenant} may use")
-
+        if not self._node_ports and any(_host_ports(spec)):
+            raise refusal(request, "hostPort, a port of the node, may not be had by a tenant: use a Service")
+        if name := next(_inline_volumes(spec), ""):
+            self._inline(request, name)
         others = sorted(set(_looked_into(spec)) - {request.namespace})
         if others:
             raise refusal(
                 request, "affinity to pods of other namespaces is not a tenant's: where they are would be told by it"
             )
+
+    def _inline(self, request: Request, volume: str) -> None:
+        """A named volume stays when its pod is gone, and only claims are counted."""
+        for entry in self._registry.of(_QUOTA).select(Filter(request.namespace)):
+            if _STORAGE & (entry.object().get("spec", {}).get("hard") or {}).keys():
+                raise refusal(
+                    request,
+                    f"volume {volume} would not be counted by the quota {entry.key.name}, which bounds storage: use a "
+                    "PersistentVolumeClaim",
+                )
 
     def _priorities(self, tenant: str) -> list[str]:
         entry = self._registry.of(_TENANT).get("", tenant)
@@ -87,6 +106,19 @@ class TenantGuard(Plug):
             raise refusal(request, "spec.externalIPs may not be set by a tenant: the addresses may be another's")
         if not self._node_ports and _more_of_the_node(spec, before):
             raise refusal(request, "a port of the node may not be had by a tenant: use type ClusterIP")
+
+
+def _host_ports(spec: Raw) -> Iterator[int]:
+    for key in ("containers", "initContainers"):
+        for container in spec.get(key) or []:
+            yield from (port.get("hostPort") or 0 for port in container.get("ports") or [])
+
+
+def _inline_volumes(spec: Raw) -> Iterator[str]:
+    """Volumes of a pod that are named volumes of its node without a claim."""
+    for volume in spec.get("volumes") or []:
+        if (volume.get("csi") or {}).get("driver") == NAMED_VOLUME_DRIVER:
+            yield str(volume.get("name", ""))
 
 
 def _more_of_the_node(spec: Raw, before: Raw) -> bool:
