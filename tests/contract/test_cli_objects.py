@@ -227,6 +227,11 @@ def test_a_deployment_says_at_once_what_is_wrong_and_keeps_what_was_said_before(
     assert ports == {"web": ("ClusterIP", 80), "web-public": ("LoadBalancer", 8080)}
     listed = cuboid(server, "deploy", "ls", "-n", space).stdout.splitlines()[1].split()
     assert listed[:5] == ["web", "registry.example/web:2", "0/2", "http://web", "http://localhost:8080"]
+    pod = {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 1, "hostPort": 8081}]}]}
+    single = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "single"}, "spec": pod}
+    cuboid(server, "apply", "-n", space, "-f", "-", stdin=json.dumps(single))
+    taken = cuboid(server, "deploy", "-n", space, "registry.example/b:1", "--publish", "8081:80", "-d", check=False)
+    assert taken.returncode == 1 and "port 8081 is published by pod single" in taken.stderr
     taken = cuboid(server, "deploy", "-n", space, "registry.example/b:1", "--publish", "8080:80", "-d", check=False)
     assert taken.returncode == 1 and "port 8080 is published by web" in taken.stderr
     cuboid(server, "scale", "web", "4", "-n", space, "-d")
@@ -250,3 +255,15 @@ def test_what_another_tool_made_is_not_taken_over(server: ServerProcess, space: 
     refused = cuboid(server, "deploy", "-n", space, " i:1", "--name", "b", "--port", "80", "-d", check=False)
     assert refused.returncode == 2 and "image" in refused.stderr
     assert cuboid(server, "get", "services", "-n", space, "-o", "name").stdout == "web\n", "nothing is half made"
+
+
+def test_a_volume_makes_it_one_pod_that_ends_before_the_next_starts(server: ServerProcess, space: str) -> None:
+    cuboid(server, "deploy", "-n", space, "registry.example/db:1", "-d")
+    cuboid(server, "deploy", "-n", space, "registry.example/db:1", "-v", "data:/data", "-d")
+    spec = json.loads(cuboid(server, "get", "deployment/db", "-n", space, "-o", "json").stdout)["spec"]
+    assert spec["strategy"] == {"type": "Recreate"}
+    two = cuboid(server, "deploy", "-n", space, "registry.example/db:2", "--replicas", "2", "-d", check=False)
+    assert two.returncode == 2 and "can not share the volume" in two.stderr
+    cuboid(server, "deploy", "-n", space, "registry.example/db:2", "--fresh", "--replicas", "2", "-d")
+    spec = json.loads(cuboid(server, "get", "deployment/db", "-n", space, "-o", "json").stdout)["spec"]
+    assert spec["strategy"]["type"] == "RollingUpdate" and "volumes" not in spec["template"]["spec"]

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import secrets
 import sys
-import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from cuboid.cli import manifest, rollouts, status, waiting
-from cuboid.cli.api import Api, pods_path
+from cuboid.cli.api import Api
 from cuboid.cli.output import Progress
+from cuboid.cli.podlogs import Logs, after_name
 from cuboid.cli.resources import JOBS
-from cuboid.lib.errors import ConflictError, CuboidError, DeadlineError, InvalidError
+from cuboid.lib.errors import ConflictError, DeadlineError, InvalidError
 
 Object = dict[str, Any]
 FOREVER = 10 * 365 * 86400.0  # seconds: a job ends by itself, or by its own time limit
 MANUAL = "cronjob.kubernetes.io/instantiate"
-_LOGS_AT_ONCE = 32
-_LINE = 1 << 20  # bytes of a line that are held back until its end
 
 
 class Options(NamedTuple):
@@ -107,49 +104,11 @@ def exit_code(pods: Sequence[Object]) -> int:
     return int(last["exitCode"])
 
 
-class Logs:
-    """Prints what pods write as they write it, each pod once; each line behind the pod's name if `named`."""
-
-    def __init__(self, api: Api, namespace: str, *, named: bool, follow: bool = True) -> None:
-        self._api = api
-        self._namespace = namespace
-        self._named = named
-        self._follow = follow
-        self._threads = ThreadPoolExecutor(_LOGS_AT_ONCE)
-        self._printing: dict[str, Future[None]] = {}
-        self._lock = threading.Lock()
-
-    def see(self, pods: Sequence[Object]) -> None:
-        for pod in pods:
-            if status.started(pod) and pod["metadata"]["uid"] not in self._printing:
-                name, container = pod["metadata"]["name"], status.main_container(pod)
-                self._printing[pod["metadata"]["uid"]] = self._threads.submit(self._print, name, container)
-
-    def _print(self, name: str, container: str) -> None:
-        query = {"container": container, "follow": str(self._follow).lower()}
-        prefix = f"{name} | ".encode() if self._named else b""
-        try:
-            with self._api.stream("GET", pods_path(self._namespace, name, "log"), query=query) as response:
-                while data := response.readline(_LINE) if self._named else response.read1(65536):
-                    with self._lock:
-                        sys.stdout.buffer.write(prefix + data)
-                        if prefix and not data.endswith(b"\n"):
-                            sys.stdout.buffer.write(b"\n")
-                        sys.stdout.buffer.flush()
-        except (CuboidError, OSError):  # the pod is gone meanwhile, and its log with it
-            return
-
-    def finish(self) -> None:
-        """Until all has been printed."""
-        for printing in self._printing.values():
-            printing.result()
-        self._threads.shutdown()
-
-
 def follow(api: Api, made: Object, line: Progress) -> int:
     """What its pods write, until it has ended; its exit code. Raises what keeps it from running, and DeadlineError."""
     namespace, name = made["metadata"]["namespace"], made["metadata"]["name"]
-    logs = Logs(api, namespace, named=made["spec"].get("completions", 1) > 1)
+    named = made["spec"].get("completions", 1) > 1
+    logs = Logs(api, namespace, {"follow": "true"}, after_name if named else None)
     for seen in waiting.looks(api, JOBS, namespace, name, FOREVER):
         pods = rollouts.owned(seen.pods, seen.workload)
         if not logs_begun(pods):

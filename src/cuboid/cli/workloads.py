@@ -83,11 +83,13 @@ def inside_ports(options: Options) -> list[Port]:
     return sorted(set(rows))
 
 
-def deployment(options: Options, before: Object | None = None) -> Object:
-    """What to apply. `before` is the Deployment of that name as it is. ConflictError if it is another tool's."""
+def deployment(options: Options, before: Object | None = None, *, fresh: bool = False) -> Object:
+    """What to apply. `before` is the Deployment of that name as it is; `fresh` takes nothing over from it.
+    ConflictError if it is another tool's."""
     name, namespace = options.run.name, options.run.namespace
     if before is not None:
         _own(before, f"deployment {name}")
+    before = None if fresh else before
     pod = manifest.pod(options.run._replace(ports=(), tty_size="", attach=False))
     old: Object = before["spec"]["template"] if before else {}
     spec: Object = _pod_spec(options, pod["spec"], old.get("spec", {}))
@@ -116,6 +118,8 @@ def deployment(options: Options, before: Object | None = None) -> Object:
 
 
 def _own(before: Object, what: str) -> None:
+    if before["metadata"].get("deletionTimestamp"):
+        raise ConflictError(f"{what} is being removed", hint="again in a moment, or another --name")
     if before["metadata"].get("labels", {}).get(MANAGED) != BY:
         raise ConflictError(
             f"{what} was not made by cuboid deploy",
@@ -145,7 +149,9 @@ def _annotations(new: Object, old: Object) -> Object:
 
 
 def _pod_spec(options: Options, new: Object, old: Object) -> Object:
-    container = _container(options, new["containers"][0], next(iter(old.get("containers", [])), {}))
+    wanted = new["containers"][0]
+    before: Object = next((row for row in old.get("containers", []) if row["name"] == wanted["name"]), {})
+    container = _container(options, wanted, before)
     volumes = _by(old.get("volumes", []), new.get("volumes", []), "name")
     used = {row["name"] for row in container.get("volumeMounts", [])}
     grace = new["terminationGracePeriodSeconds"] + DRAIN

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from cuboid.cli import rollouts, status, waiting
+from cuboid.cli import resources, rollouts, status, waiting
+from cuboid.cli.api import Api
+from cuboid.cli.config import Connection
 from cuboid.cli.rollouts import state
+from cuboid.lib.errors import GoneError, UnavailableError
 
 Object = dict[str, Any]
 
@@ -148,3 +151,27 @@ def test_a_pod_names_the_deployment_that_it_is_part_of() -> None:
     made["metadata"]["labels"] = {"pod-template-hash": "5d9f"}
     assert status.part_of(made) == "web"
     assert status.part_of({"metadata": {"name": "x"}}) == ""
+
+
+def test_who_waits_has_patience_with_a_server_that_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = waiting.Seen(deployment(), SETS, [], "1")
+    answers: list[Any] = [seen, UnavailableError("away"), UnavailableError("away"), seen]
+    opened = [GoneError("too old"), UnavailableError("away")]
+
+    def look(*_: object) -> waiting.Seen:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        found: waiting.Seen = answer
+        return found
+
+    def watches(*_: object) -> list[Any]:
+        raise opened.pop(0)
+
+    monkeypatch.setattr(waiting, "look", look)
+    monkeypatch.setattr(waiting, "_watches", watches)
+    monkeypatch.setattr(waiting, "_RETRY", 0.0)
+    api = Api(Connection("https://127.0.0.1:1", "", ""))
+    looks = waiting.looks(api, resources.DEPLOYMENTS, "d", "web", 60)
+    assert (next(looks), next(looks)) == (seen, seen)
+    assert not answers

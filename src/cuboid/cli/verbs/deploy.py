@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cuboid.cli import common, deleting, manifest, pull_secret, resources, waiting, workloads
+from cuboid.cli import common, deleting, manifest, pull_secret, resources, status, waiting, workloads
 from cuboid.cli.api import Api
 from cuboid.cli.output import Format, age, print_lines, progress, show, table
-from cuboid.cli.resources import DEPLOYMENTS, SERVICES
+from cuboid.cli.resources import DEPLOYMENTS, PODS, SERVICES
 from cuboid.lib.errors import ConflictError, InvalidError, NotFoundError
 
 Object = dict[str, Any]
@@ -97,9 +97,7 @@ def _apply(api: Api, options: workloads.Options, fresh: bool) -> Object:
     old = _existing(api, DEPLOYMENTS, namespace, name)
     old_service = _existing(api, SERVICES, namespace, name)
     old_public = _existing(api, SERVICES, namespace, name + workloads.PUBLIC)
-    wanted = workloads.deployment(options, None if fresh else old)
-    if old is not None:
-        workloads.deployment(options, old)  # another tool's is not taken over
+    wanted = workloads.deployment(options, old, fresh=fresh)
     inside, public = workloads.service(options, old_service), workloads.public_service(options, old_public)
     if public is not None:
         _check_free(api, public, old_public)
@@ -138,9 +136,22 @@ def _check_free(api: Api, public: Object, before: Object | None) -> None:
             raise ConflictError(
                 f"port {number} is published by {whose}", hint="another HOST in --publish HOST:CONTAINER"
             )
+    for pod in api.get(PODS.path(me[0]))["items"]:
+        if taken := wanted & _host_ports(pod):
+            raise ConflictError(
+                f"port {min(taken)[0]} is published by pod {pod['metadata']['name']}",
+                hint="another HOST in --publish HOST:CONTAINER",
+            )
     if api.connection.socket:  # the platform is on this machine
         for number, protocol in sorted(wanted):
             _check_unused(number, protocol)
+
+
+def _host_ports(pod: Object) -> set[tuple[int, str]]:
+    if status.going(pod):
+        return set()
+    rows = [row for container in pod["spec"]["containers"] for row in container.get("ports", [])]
+    return {(row["hostPort"], row.get("protocol", "TCP")) for row in rows if row.get("hostPort")}
 
 
 def _check_unused(number: int, protocol: str) -> None:

@@ -11,6 +11,7 @@ import typer
 from cuboid.cli import common, deleting, jobs, manifest, pull_secret, resources, waiting, workloads
 from cuboid.cli.api import Api
 from cuboid.cli.output import Format, age, print_lines, progress, show, table
+from cuboid.cli.podlogs import Logs, after_name
 from cuboid.cli.resources import JOBS
 from cuboid.lib.errors import AlreadyExistsError, ConflictError
 
@@ -141,7 +142,7 @@ def logs(
     if follow and jobs.ended(found) is None:
         raise typer.Exit(followed(api, found))
     pods = waiting.look(api, JOBS, namespace, name).pods
-    printer = jobs.Logs(api, namespace, named=len(pods) > 1, follow=False)
+    printer = Logs(api, namespace, {}, after_name if len(pods) > 1 else None)
     printer.see(pods)
     printer.finish()
 

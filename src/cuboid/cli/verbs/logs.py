@@ -6,15 +6,18 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cuboid.cli import common, rollouts, status, target, waiting
+from cuboid.cli import common, jobs, rollouts, status, target, waiting
 from cuboid.cli.api import Api, pods_path
 from cuboid.cli.output import Format
+from cuboid.cli.podlogs import Logs, after_name
+from cuboid.cli.resources import Resource
 from cuboid.lib.errors import InvalidError, NotFoundError
 
+Object = dict[str, Any]
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LINE_LIMIT = 1 << 20  # bytes of a line that are held back until its end
 
@@ -53,40 +56,44 @@ def logs(
     for name, wanted in (("follow", follow), ("timestamps", timestamps or as_json), ("previous", previous)):
         query |= {name: "true"} if wanted else {}
     if resource.kind != "Pod":
-        seen = waiting.look(api, resource, namespace, found["metadata"]["name"])
-        _print_all(api, _logs_of(seen, container), query, as_json)
+        _of_workload(api, resource, found, query, container, as_json)
         return
     path = pods_path(namespace, found["metadata"]["name"], "log")
     if not everything:
         _print(api, path, query | {"container": common.choose_container(found, container)}, as_json)
         return
-    _print_all(api, [(name, path, name) for name in common.container_names(found)], query, as_json)
+    names = common.container_names(found)
+    width = max(map(len, names))
+    with ThreadPoolExecutor(len(names)) as threads:
+        printing = [threads.submit(_print_named, api, path, query, name, width, as_json) for name in names]
+    for one in printing:
+        one.result()
 
 
-def _logs_of(seen: waiting.Seen, container: str) -> list[tuple[str, str, str]]:
-    """(name, path, container) of each pod that has started; NotFoundError where none has."""
-    owners = [seen.workload, *seen.sets]
-    pods = [pod for owner in owners for pod in rollouts.owned(seen.pods, owner) if status.started(pod)]
-    if not pods:
-        raise NotFoundError(
-            f"no pod of {seen.workload['metadata']['name']} has written anything yet", hint="cuboid ps -a shows them"
-        )
-    namespace = seen.workload["metadata"]["namespace"]
-    names = [pod["metadata"]["name"] for pod in pods]
-    chosen = [common.choose_container(pod, container) for pod in pods]
-    return [(name, pods_path(namespace, name, "log"), which) for name, which in zip(names, chosen, strict=True)]
+def _of_workload(
+    api: Api, resource: Resource, found: Object, query: dict[str, str], container: str, as_json: bool
+) -> None:
+    """Each line behind its pod; with `follow`, of pods that come later too, until a job has ended."""
+    namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
+    printer = Logs(api, namespace, query, _json_of if as_json else after_name)
+    follow = "follow" in query
+    seconds = jobs.FOREVER if follow else 0.0
+    for seen in waiting.looks(api, resource, namespace, name, seconds):
+        owners = [seen.workload, *seen.sets]
+        pods = [pod for owner in owners for pod in rollouts.owned(seen.pods, owner)]
+        printer.see(pods, container)
+        if not follow and not any(status.started(pod) for pod in pods):
+            raise NotFoundError(
+                f"no pod of {name} has written anything yet", hint=f"cuboid logs -f {name} waits for it"
+            )
+        if resource.kind == "Job" and jobs.ended(seen.workload):
+            break
+    printer.finish()
 
 
-def _print_all(api: Api, rows: list[tuple[str, str, str]], query: dict[str, str], as_json: bool) -> None:
-    """Logs side by side, each line after its name."""
-    width = max(len(name) for name, _, _ in rows)
-    with ThreadPoolExecutor(len(rows)) as threads:
-        jobs = [
-            threads.submit(_print_named, api, path, query | {"container": container}, name, width, as_json)
-            for name, path, container in rows
-        ]
-    for job in jobs:
-        job.result()
+def _json_of(pod: str, line: bytes) -> bytes:
+    row = {"pod": pod} | json.loads(_as_json(line))
+    return json.dumps(row).encode() + b"\n"
 
 
 def _print(api: Api, path: str, query: dict[str, str], as_json: bool) -> None:
@@ -103,7 +110,7 @@ def _print(api: Api, path: str, query: dict[str, str], as_json: bool) -> None:
 
 def _print_named(api: Api, path: str, query: dict[str, str], name: str, width: int, as_json: bool) -> None:
     prefix = f"{name.ljust(width)} | ".encode()
-    for line in _lines(api, path, query):
+    for line in _lines(api, path, query | {"container": name}):
         sys.stdout.buffer.write(_as_json(line, name) if as_json else prefix + line)
         sys.stdout.buffer.flush()
 
