@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 RECEIPT = "cuboid.dev/receipt"
 """JSON timeline of the pod's last start, written by the node agent (see `cuboid.node.receipt`)."""
 
@@ -59,9 +61,21 @@ LEASE_NAMESPACE = "kube-node-lease"
 SERVICE_SUBNET = "10.96.0.0/16"
 """Default range of the addresses of services."""
 
-API_SERVICE_IP = "10.96.0.1"
-DNS_SERVICE_IP = "10.96.0.10"
-"""Within the default range: where pods find the API, and their resolver."""
+
+def api_service_ip(subnet: str) -> str:
+    """Where pods find the API: the first address of the range."""
+    return _address(subnet, 1)
+
+
+def dns_service_ip(subnet: str) -> str:
+    """Where pods find their resolver: the tenth."""
+    return _address(subnet, 10)
+
+
+def _address(subnet: str, number: int) -> str:
+    network = ipaddress.IPv4Network(subnet)
+    return str(network.network_address + min(number, network.num_addresses - 1))
+
 
 API_SERVICE = ("default", "kubernetes")
 DNS_SERVICE = ("kube-system", "kube-dns")

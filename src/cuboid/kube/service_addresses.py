@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cuboid.kube.names import API_SERVICE_IP, DNS_SERVICE_IP
+from cuboid.kube.names import api_service_ip, dns_service_ip
 from cuboid.lib.errors import InvalidError
 
 Raw = Mapping[str, Any]
 NODE_PORTS = range(30_000, 32_768)
-SETTLED = frozenset(int(ipaddress.IPv4Address(text)) for text in (API_SERVICE_IP, DNS_SERVICE_IP))
-"""Never allocated by chance: where pods find the API and their resolver."""
 _SMALLEST = 30
 """Longest prefix of a range: two addresses."""
 
@@ -40,6 +38,11 @@ class Pool:
             if (found := next(free, None)) is not None:
                 return found
         return None
+
+
+def settled(subnet: str) -> frozenset[int]:
+    """Never allocated by chance: where pods find the API and their resolver."""
+    return frozenset(int(ipaddress.IPv4Address(text)) for text in (api_service_ip(subnet), dns_service_ip(subnet)))
 
 
 def address_pool(subnet: str) -> Pool:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from cuboid.kube import kinds, namespaces, syntax
 from cuboid.kube.groups.class_strategy import SYSTEM
 from cuboid.kube.kind import Kind
-from cuboid.kube.names import API_SERVICE, API_SERVICE_IP, DNS_SERVICE, DNS_SERVICE_IP
+from cuboid.kube.names import API_SERVICE, DNS_SERVICE, SERVICE_SUBNET, api_service_ip, dns_service_ip
 from cuboid.kube.registry import Registry, WriteOptions
 from cuboid.lib.errors import AlreadyExistsError, CuboidError
 from cuboid.lib.log import get_log
@@ -25,31 +25,32 @@ _SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 _OF_SERVICE = "kubernetes.io/service-name"
 
 
-async def ensure(registry: Registry, url: str, *, dns: bool) -> None:
+async def ensure(registry: Registry, url: str, *, dns: bool, subnet: str = SERVICE_SUBNET) -> None:
     """Create what a fresh store lacks, and say where the API is now. Idempotent. What is refused, by a quota perhaps,
     is said and left out: without it the server still serves.
 
-    `url` is the server's own, `https://host:port`; `dns` tells whether it has a resolver.
+    `url` is the server's own, `https://host:port`; `dns` tells whether it has a resolver, `subnet` is
+    the range of services' addresses.
     """
     parts = urlsplit(url)
     port = parts.port or 443
     for name, value in SYSTEM.items():
         await _ensure(registry, "PriorityClass", _priority(name, value), group="scheduling.k8s.io")
-    await _ensure(registry, "Service", _api_service(port))
+    await _ensure(registry, "Service", _api_service(port, api_service_ip(subnet)))
     if dns:
-        await _ensure(registry, "Service", _dns_service())
+        await _ensure(registry, "Service", _dns_service(dns_service_ip(subnet)))
     host = parts.hostname or ""
     if not syntax.ip_address(host):
         await _ensure(registry, "Endpoints", _endpoints(host, port), ("subsets",))
         await _ensure(registry, "EndpointSlice", _slice(host, port), ("endpoints", "ports"), "discovery.k8s.io")
 
 
-async def keep(registry: Registry, url: str, *, dns: bool, every: float = EVERY) -> None:
+async def keep(registry: Registry, url: str, *, dns: bool, subnet: str = SERVICE_SUBNET, every: float = EVERY) -> None:
     """Until cancelled: what somebody deleted comes back within `every` seconds."""
     while True:
         await asyncio.sleep(every)
         await namespaces.ensure_permanent(registry)
-        await ensure(registry, url, dns=dns)
+        await ensure(registry, url, dns=dns, subnet=subnet)
 
 
 def _priority(name: str, value: int) -> Object:
@@ -68,22 +69,22 @@ def _named(place: tuple[str, str], **labels: str) -> Object:
     return {"namespace": place[0], "name": place[1], "labels": labels}
 
 
-def _api_service(port: int) -> Object:
+def _api_service(port: int, address: str) -> Object:
     labels = {"component": "apiserver", "provider": "kubernetes"}
     ports = [{**_HTTPS, "port": 443, "targetPort": port}]
     return {
         "metadata": _named(API_SERVICE, **labels),
-        "spec": {"clusterIP": API_SERVICE_IP, "ports": ports, "type": "ClusterIP"},
+        "spec": {"clusterIP": address, "ports": ports, "type": "ClusterIP"},
     }
 
 
-def _dns_service() -> Object:
+def _dns_service(address: str) -> Object:
     labels = {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}
     ports = [
         {"name": "dns", "port": 53, "protocol": "UDP"},
         {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
     ]
-    return {"metadata": _named(DNS_SERVICE, **labels), "spec": {"clusterIP": DNS_SERVICE_IP, "ports": ports}}
+    return {"metadata": _named(DNS_SERVICE, **labels), "spec": {"clusterIP": address, "ports": ports}}
 
 
 def _endpoints(host: str, port: int) -> Object:

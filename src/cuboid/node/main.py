@@ -125,8 +125,9 @@ async def _run(settings: NodeSettings, given: Options, client: KubeClient, stop:
     templates = parts.templates(paths, settings, driver, gate, clock)
     warm = parts.warm(paths, settings, templates, driver, network, disks, gate, metrics, clock)
     warm.favour(parts.ordinary_shape(settings, boots.ordinary, driver), disk_bytes=settings.disk_mib << 20)
-    constant = fixed(_api_url(given), settings.dns_port)
-    services = ServiceProxy(client, ServiceRules(load(NetSettings, "net")), constant)
+    net = load(NetSettings, "net")
+    constant = fixed(_api_url(given), settings.dns_port, net.service_subnet)
+    services = ServiceProxy(client, ServiceRules(net), constant)
     tools = Tools(
         settings=settings, driver=driver, network=network, disks=disks,
         images=parts.images(paths), objects=objects, api=api, recorder=recorder, refresher=refresher,

@@ -15,6 +15,7 @@ from cuboid.guest.client import AgentClient
 from cuboid.images.base import ImageStore
 from cuboid.images.settings import ImageSettings
 from cuboid.images.store import LocalImageStore
+from cuboid.kube.names import dns_service_ip
 from cuboid.kube.types import pod as parse_pod
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.clock import Clock
@@ -35,7 +36,7 @@ from cuboid.node.sizing import size_of
 from cuboid.node.spec import ClusterDns
 from cuboid.node.steps.gate import BootGate
 from cuboid.node.warm.machines import Bounds, WarmMachines
-from cuboid.node.warm.shape import Shape
+from cuboid.node.warm.shape import SPARE, Shape
 from cuboid.node.warm.templates import Templates
 from cuboid.storage.base import Disks
 from cuboid.storage.disks import LocalDisks
@@ -136,7 +137,10 @@ def network(paths: Paths) -> CniNetwork:
 
 def cluster_dns(settings: NodeSettings) -> ClusterDns | None:
     """The resolver of pods that want the cluster's, None where there is none."""
-    return ClusterDns(settings.cluster_dns, settings.cluster_domain) if settings.cluster_dns else None
+    server = settings.cluster_dns
+    if server == "auto":
+        server = dns_service_ip(load(NetSettings, "net").service_subnet)
+    return ClusterDns(server, settings.cluster_domain) if server else None
 
 
 def disks(paths: Paths) -> Disks:
@@ -176,7 +180,7 @@ def ordinary_shape(settings: NodeSettings, guest: GuestBoot, driver: Driver) -> 
         plain, settings, host_cpus=os.cpu_count() or 1, overhead_mib=guest.overhead_mib,
         min_memory_mib=max(driver.capabilities().min_memory_mib, guest.min_memory_mib),
     )  # fmt: skip
-    return Shape(guest.small, size.vcpus, size.memory_mib)
+    return Shape(guest.small, size.vcpus, size.memory_mib, read_only=1 + SPARE)
 
 
 async def clean_host(paths: Paths, settings: NodeSettings) -> None:

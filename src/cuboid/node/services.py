@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from cuboid.kube.client import ENDPOINT_SLICES, SERVICES, Client, Resource
 from cuboid.kube.informer import Informer
-from cuboid.kube.names import API_SERVICE_IP, DNS_SERVICE_IP
+from cuboid.kube.names import SERVICE_SUBNET, api_service_ip, dns_service_ip
 from cuboid.kube.types import Pod
 from cuboid.lib.errors import CuboidError
 from cuboid.lib.log import get_log
@@ -33,15 +33,17 @@ class Rules(Protocol):
     async def apply(self, forwards: Iterable[Forward]) -> None: ...
 
 
-def fixed(server: str, dns_port: int) -> list[Forward]:
+def fixed(server: str, dns_port: int, subnet: str = SERVICE_SUBNET) -> list[Forward]:
     """What the platform itself offers to pods, though it listens on loopback only: the API, and a resolver."""
     found = []
     parts = urlsplit(server)
     host = {"localhost": "127.0.0.1", "::1": "127.0.0.1"}.get(parts.hostname or "", parts.hostname or "")
     if parts.scheme == "https" and host:
-        found.append(Forward(Front(API_SERVICE_IP, "tcp", 443), ((host, parts.port or 443),)))
+        found.append(Forward(Front(api_service_ip(subnet), "tcp", 443), ((host, parts.port or 443),)))
     if dns_port:
-        found += [Forward(Front(DNS_SERVICE_IP, kind, 53), (("127.0.0.1", dns_port),)) for kind in ("udp", "tcp")]
+        found += [
+            Forward(Front(dns_service_ip(subnet), kind, 53), (("127.0.0.1", dns_port),)) for kind in ("udp", "tcp")
+        ]
     return [forward for forward in found if _usable(forward)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from cuboid.kube.names import DNS_SERVICE_IP
 from cuboid.lib.settings import setting
 from cuboid.node.sandbox.state import Rules
 
@@ -54,7 +53,9 @@ class NodeSettings:
     services: bool = setting(
         True, why="lead addresses of services to their pods; false where the cluster's own proxy does"
     )
-    cluster_dns: str = setting(DNS_SERVICE_IP, why="resolver of pods; empty: the network's, else the host's")
+    cluster_dns: str = setting(
+        "auto", why="resolver of pods; auto: the tenth of [net] service_subnet; empty: the network's, else the host's"
+    )
     cluster_domain: str = setting("cluster.local", why="last part of the names of services")
     dns_port: int = setting(
         10_053, why="where the embedded API server's resolver listens on loopback, [server] dns_port; 0: there is none"

@@ -26,7 +26,7 @@ from cuboid.controllers.accounts_tokens import TokenSecretController
 from cuboid.kube import backup, kinds, namespaces, system_objects
 from cuboid.kube.cache import Cache
 from cuboid.kube.crd import serving as crd
-from cuboid.kube.names import API_SERVICE_IP
+from cuboid.kube.names import api_service_ip
 from cuboid.kube.registry import Registry
 from cuboid.kube.store import Store
 from cuboid.lib import heap
@@ -92,9 +92,12 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     port = listener.getsockname()[1]
     host = settings.advertise_host or _reachable(settings.host)
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    own = authority.server("server", _names(host))
+    names = _names(host, settings.service_subnet)
+    own = authority.server("server", names)
     serving = tls.server_context(own, authority.ca_file)
-    authority.server("node", _names(host))  # for the node agent of this machine, which runs as root
+    authority.server(
+        "node", _names(host, settings.service_subnet)
+    )  # for the node agent of this machine, which runs as root
     client_pair = authority.client("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
     material = security.Material.open(folder)
     context = tls.client_context(authority.ca_file, client_pair)
@@ -111,7 +114,7 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
         registry = Registry(store, cache, served_kinds)
         await namespaces.ensure_permanent(registry)
         guarded = await security.make(registry, settings, material, renewal)
-        await system_objects.ensure(registry, url, dns=bool(settings.dns_port))
+        await system_objects.ensure(registry, url, dns=bool(settings.dns_port), subnet=settings.service_subnet)
         served = Context(
             registry, settings, guarded, context, node_socket=paths.node_socket, boot_id=BOOT_ID.read_text().strip()
         )
@@ -151,8 +154,8 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
-def _names(host: str) -> list[str]:
-    inside = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", API_SERVICE_IP]
+def _names(host: str, subnet: str) -> list[str]:
+    inside = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", api_service_ip(subnet)]
     return ["localhost", LOOPBACK, "::1", socket.gethostname(), host, *inside]
 
 
@@ -243,7 +246,9 @@ async def _serve(prepared: Prepared) -> None:
         prepared.context.security.start(tasks)
         tasks.start(definitions.keep(), name="definitions")
         settings = prepared.context.settings
-        kept = system_objects.keep(prepared.context.registry, prepared.url, dns=bool(settings.dns_port))
+        kept = system_objects.keep(
+            prepared.context.registry, prepared.url, dns=bool(settings.dns_port), subnet=settings.service_subnet
+        )
         tasks.start(kept, name="system-objects")
         tasks.start(backups.keep(prepared.folder / STORE_FILE, prepared.hours), name="backups")
         tokens = TokenSecretController(prepared.context.security.accounts)

@@ -108,6 +108,7 @@ def test_the_api_and_the_resolver_are_reached_by_addresses_of_services() -> None
         Forward(Front("10.96.0.10", "tcp", 53), (("127.0.0.1", 10053),)),
     ]
     assert fixed("https://api.example.com", 0) == []
+    assert [forward.front.address for forward in fixed("https://127.0.0.1:6443", 0, "172.20.0.0/24")] == ["172.20.0.1"]
 
 
 def told(links: bool, *services: Object) -> dict[str, str]:

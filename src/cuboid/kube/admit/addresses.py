@@ -18,7 +18,7 @@ from cuboid.kube.cache import decode
 from cuboid.kube.fields import Fields
 from cuboid.kube.names import API_SERVICE, DNS_SERVICE
 from cuboid.kube.registry import Registry
-from cuboid.kube.service_addresses import NODE_PORTS, PORT_POOL, SETTLED, Claims, address_pool, addresses_of
+from cuboid.kube.service_addresses import NODE_PORTS, PORT_POOL, Claims, address_pool, addresses_of, settled
 from cuboid.kube.store import Event, Key
 from cuboid.kube.validate_service import headless, needs_health_port
 
@@ -37,6 +37,7 @@ class ServiceAddresses(Plug):
     def __init__(self, registry: Registry, *, subnet: str, pick: random.Random | None = None) -> None:
         self._subnet = subnet
         self._pool = address_pool(subnet)
+        self._settled = settled(subnet)
         self._pick = pick or random.SystemRandom()
         self._addresses, self._ports = Claims(), Claims()
         self._held: dict[Key, tuple[list[int], set[int]]] = {}  # addresses and ports of what exists
@@ -94,7 +95,7 @@ class ServiceAddresses(Plug):
             return []
         wanted = addresses_of(spec)
         if not wanted:
-            found = self._pool.choose(lambda number: number in self._addresses or number in SETTLED, self._pick)
+            found = self._pool.choose(lambda number: number in self._addresses or number in self._settled, self._pick)
             if found is None:
                 fields.invalid_part("spec.clusterIPs", "failed to allocate a serviceIP: range is full")
                 return []
@@ -109,7 +110,7 @@ class ServiceAddresses(Plug):
 
     def _refused(self, request: Request, text: str) -> str:
         number = int(ipaddress.ip_address(text))
-        if number in SETTLED:
+        if number in self._settled:
             own = (request.namespace, request.name) in (API_SERVICE, DNS_SERVICE) and number not in self._addresses
             return "" if own else _TAKEN
         if number not in self._pool.numbers:
