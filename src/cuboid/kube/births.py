@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from typing import Any
 
 from cuboid.kube import status
@@ -40,7 +39,9 @@ def born(new: Object, now: str, kind: Kind) -> None:
 
 def new_uid() -> str:
     """A random UUID."""
-    return str(uuid.UUID(bytes=_random(16), version=4))
+    digits = _random(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def _random(count: int) -> bytes:
