@@ -144,23 +144,24 @@ class Fairness:
 
 
 class Shares:
-    """How much of something each flow has at once: streams, bytes of bodies."""
+    """How much of something each flow has at once: streams, bytes of bodies. The system has half of the total beside
+    it: four flows with a quarter each would leave nodes without a way to say that they live."""
 
     def __init__(self, each: int, total: int) -> None:
         self._each = each
-        self._left = total
+        self._left = {False: total, True: max(1, total // 2)}  # by whether it is the system's
         self._taken: dict[str, int] = {}
 
     def take(self, flow: Flow, amount: int = 1) -> None:
         """ExhaustedError when that is more than this flow's share, or than is left. The system has no such share."""
         taken = self._taken.get(flow.name, 0) + amount
-        if self._left < amount or (taken > self._each and not flow.system):
+        if self._left[flow.system] < amount or (taken > self._each and not flow.system):
             raise status.busy(RETRY_SECONDS)
         self._taken[flow.name] = taken
-        self._left -= amount
+        self._left[flow.system] -= amount
 
     def give_back(self, flow: Flow, amount: int = 1) -> None:
-        self._left += amount
+        self._left[flow.system] += amount
         left = self._taken.get(flow.name, 0) - amount
         if left > 0:
             self._taken[flow.name] = left

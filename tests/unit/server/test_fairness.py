@@ -159,7 +159,22 @@ async def test_no_seat_is_lost_or_given_twice(steps: list[tuple[str, str]], seat
     assert level.waiting == 0
 
 
-def test_a_flow_gets_its_share_and_the_system_what_is_left() -> None:
+def test_many_flows_together_take_nothing_of_the_systems() -> None:
+    """Four tenants that sent bodies slowly had all bytes, and no node could renew its lease."""
+    shares = Shares(each=25, total=100)
+    for number in range(4):
+        shares.take(Flow(f"tenant:{number}"), 25)
+    with pytest.raises(ExhaustedError):
+        shares.take(Flow("tenant:5"))
+    system = Flow("system:node:n", system=True)
+    shares.take(system, 50)
+    with pytest.raises(ExhaustedError):
+        shares.take(system)
+    shares.give_back(system, 50)
+    shares.take(system, 50)
+
+
+def test_a_flow_gets_its_share_and_the_system_a_part_of_its_own() -> None:
     shares = Shares(each=2, total=3)
     shares.take(A, 2)
     with pytest.raises(ExhaustedError):
