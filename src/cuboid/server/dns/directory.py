@@ -73,6 +73,10 @@ class CacheDirectory:
             found |= {entry.key.name for entry in self._registry.of(_NAMESPACES).select(_labelled(TENANT, tenant))}
         return found
 
+    def tenant(self, address: str) -> str:
+        """Whose pod has this address, "" for nobody's."""
+        return next((name for namespace, _ in self._pods.get(address, ()) if (name := self._tenant(namespace))), "")
+
     def _tenant(self, namespace: str) -> str:
         entry = self._registry.of(_NAMESPACES).get("", namespace)
         return "" if entry is None else entry.labels.get(TENANT, "")

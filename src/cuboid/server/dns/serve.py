@@ -1,6 +1,6 @@
 """The resolver's sockets: UDP and TCP on loopback, where the node leads what pods send to the resolver's address.
 
-What one asker and all together may have open is bounded; more is dropped, and askers try again.
+What one asker, one tenant and all together may have open is bounded; more is dropped, and askers try again.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from cuboid.server.dns.resolver import Resolver
 
 log = get_log(__name__)
 
-OPEN, OPEN_EACH = 1024, 64
-"""Questions under way, of all askers and of one."""
+OPEN, OPEN_TENANT, OPEN_EACH = 1024, 256, 64
+"""Questions under way, of all askers, of the pods of one tenant and of one asker. A question for a name outside waits
+for seconds where nobody answers it: sixteen pods that ask such would leave no name to anybody else."""
 TCP_SECONDS = 10.0
 """Life of a connection without a question."""
 RESOLV_CONF = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
@@ -52,23 +53,32 @@ def _is_address(text: str) -> bool:
     return True
 
 
-class _Limits:
-    def __init__(self) -> None:
-        self._each: Counter[str] = Counter()
+class Limits:
+    """`tenant_of` an address, "" for nobody's."""
+
+    def __init__(self, tenant_of: Callable[[str], str]) -> None:
+        self._tenant_of = tenant_of
+        self._each: Counter[str] = Counter()  # by address, and by `tenant/NAME`
         self._all = 0
 
-    def take(self, asker: str) -> bool:
-        if self._all >= OPEN or self._each[asker] >= OPEN_EACH:
-            return False
+    def take(self, asker: str) -> tuple[str, ...] | None:
+        """What `give` gets back; None when there is no room."""
+        tenant = self._tenant_of(asker)
+        places = (asker, f"tenant/{tenant}") if tenant else (asker,)
+        if self._all >= OPEN or any(
+            self._each[place] >= most for place, most in zip(places, (OPEN_EACH, OPEN_TENANT), strict=False)
+        ):
+            return None
         self._all += 1
-        self._each[asker] += 1
-        return True
+        self._each.update(places)
+        return places
 
-    def give(self, asker: str) -> None:
+    def give(self, places: tuple[str, ...]) -> None:
         self._all -= 1
-        self._each[asker] -= 1
-        if not self._each[asker]:
-            del self._each[asker]
+        for place in places:
+            self._each[place] -= 1
+            if not self._each[place]:
+                del self._each[place]
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -85,25 +95,29 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 class DnsServer:
-    def __init__(self, resolver: Resolver, tasks: TaskSet) -> None:
+    def __init__(self, resolver: Resolver, tasks: TaskSet, limits: Limits) -> None:
         self._resolver = resolver
         self._tasks = tasks
-        self._limits = _Limits()
+        self._limits = limits
 
     def datagram(self, data: bytes, peer: Peer, transport: asyncio.DatagramTransport) -> None:
+        places = self._limits.take(peer[0])
+        if places is None:
+            return
+
         async def run() -> None:
             try:
                 if answer := await self._resolver.answer(data, peer[0], tcp=False):
                     transport.sendto(answer, peer)
             finally:
-                self._limits.give(peer[0])
+                self._limits.give(places)
 
-        if self._limits.take(peer[0]):
-            self._tasks.start(run(), name="dns")
+        self._tasks.start(run(), name="dns")
 
     async def connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asker = writer.get_extra_info("peername")[0]
-        if not self._limits.take(asker):
+        places = self._limits.take(asker)
+        if places is None:
             writer.close()
             return
         try:
@@ -119,7 +133,7 @@ class DnsServer:
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             return
         finally:
-            self._limits.give(asker)
+            self._limits.give(places)
             writer.close()
 
 
@@ -135,7 +149,7 @@ async def serving_names(
     resolver = Resolver(directory, domain, upstreams() if ask is None else ask, ask_port)
     async with TaskSet("dns") as tasks:
         tasks.start(directory.run(), name="directory")
-        made = DnsServer(resolver, tasks)
+        made = DnsServer(resolver, tasks, Limits(directory.tenant))
         try:
             tcp = await asyncio.start_server(made.connection, host, port)
             chosen = tcp.sockets[0].getsockname()[1]
