@@ -67,22 +67,27 @@ def check_lists(kind: Kind, config: Object) -> None:
 
 
 @_shallow
-def stamp_birth(
+def at_birth(
     kind: Kind, form: Kind, new: Object, options: WriteOptions, now: str, applied: Object | None = None
-) -> None:
-    """Set `managedFields` of a new object: all is its creator's, or what was applied the applier's.
+) -> Managers:
+    """Who owns what of a new object: all is its creator's, or what was applied the applier's.
 
-    `kind` is what the client speaks, also in `applied`; `form` that in which the object is stored.
+    For the object as its creator wrote it, with defaults: what admission and the server add is nobody's, so that an
+    apply which does not name it does not take it away. `kind` is what the client speaks, also in `applied`; `form` that
+    in which the object is stored.
     """
     ignored = _ignored(kind, "")
     if applied is None:
         identity = Identity(options.manager, managers.UPDATE, kind.api_version)
-        found = managers.born(form.schema, new, identity, ignored, now)
-    else:
-        identity = Identity(options.manager, managers.APPLY, kind.api_version)
-        found = managers.owner(kind.schema, applied, identity, ignored, now)
-    if found:
-        new["metadata"]["managedFields"] = managers.encode(found)
+        return managers.born(form.schema, new, identity, ignored, now)
+    identity = Identity(options.manager, managers.APPLY, kind.api_version)
+    return managers.owner(kind.schema, applied, identity, ignored, now)
+
+
+def stamp_birth(new: Object, owners: Managers) -> None:
+    """Set `managedFields` of a new object."""
+    if owners:
+        new["metadata"]["managedFields"] = managers.encode(owners)
 
 
 @_shallow

@@ -111,9 +111,11 @@ class Registry:
         bodies.place(new, namespace)
         self._check_namespace(kind, namespace, new)
         name = new["metadata"].get("name", "")
-        request = Request("CREATE", kind, namespace, name, new, None, options.user, dry_run=options.dry_run)
-        plugins = self.admit(request)
         now = rfc3339(time.time())
+        kind.strategy.default(new)
+        owners = ownership.at_birth(kind, self._stored(kind), new, options, now, applied)
+        request = Request("CREATE", kind, namespace, name, new, None, options.user, dry_run=options.dry_run)
+        plugins = self.admit(request, whole=False)
         kind.strategy.prepare_create(new, now)
         births.born(new, now, kind)
         if not name and new["metadata"].get("generateName"):
@@ -123,7 +125,7 @@ class Registry:
         fields = Fields()
         kind.strategy.validate(new, fields)
         self._raise_invalid(kind, new, fields)
-        ownership.stamp_birth(kind, self._stored(kind), new, options, now, applied)
+        ownership.stamp_birth(new, owners)
         release = self.admission.reserve(plugins, request)
         key = self._key(kind, new)
         self._arriving.add(key)
@@ -135,7 +137,8 @@ class Registry:
         return Result(kind.from_storage(made), created=True, warnings=warnings)
 
     def admit(self, request: Request, *, whole: bool = True) -> tuple[Plugin, ...]:
-        """Those that have a say in a write, after they said it. `whole`: what is written is the object itself."""
+        """Those that have a say in a write, after they said it. `whole`: what is written is the object itself, which
+        gets its defaults first."""
         plugins = self.admission.of(request.kind, request.operation, request.sub)
         if plugins and request.new is not None and whole:
             request.kind.strategy.default(request.new)

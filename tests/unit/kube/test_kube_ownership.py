@@ -139,4 +139,4 @@ def test_an_object_nested_beyond_measure_is_the_clients_mistake() -> None:
     body = {"metadata": {"name": "m"}, "spec": deep}
     kind = kinds.builtin("ControllerRevision", "apps")
     with pytest.raises(InvalidError, match="nested too deeply"):
-        ownership.stamp_birth(kind, kind, {**body, "data": deep}, WriteOptions(manager="x"), "")
+        ownership.at_birth(kind, kind, {**body, "data": deep}, WriteOptions(manager="x"), "")
