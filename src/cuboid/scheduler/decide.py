@@ -9,7 +9,7 @@ from typing import Any
 
 from cuboid.scheduler import scores
 from cuboid.scheduler.filters import Candidate, candidate, misfits
-from cuboid.scheduler.preemption import Protected, fits, preempt
+from cuboid.scheduler.preemption import Protected, Trial, preempt
 from cuboid.scheduler.snapshot import NodeInfo, Placed, Snapshot, placed
 from cuboid.scheduler.volumes import NO_CLAIMS, Claims, selected_node
 
@@ -68,10 +68,10 @@ _PATIENCE = "preemption: not eligible due to a terminating pod on the nominated 
 def _cleared(wanted: Candidate, snapshot: Snapshot) -> str:
     """The node on which lesser pods are about to end for this one: nobody else has to go meanwhile."""
     node = snapshot.node(wanted.pod.get("status", {}).get("nominatedNodeName", ""))
-    going = {pod.uid for pod in node.pods.values() if pod.deleting} if node is not None else set()
-    if node is None or not any(node.pods[uid].priority < wanted.placed.priority for uid in going):
+    going = [pod for pod in node.pods.values() if pod.deleting] if node is not None else []
+    if node is None or not any(pod.priority < wanted.placed.priority for pod in going):
         return ""
-    return node.name if fits(wanted, snapshot.with_nominees(node, wanted.placed), going, snapshot) else ""
+    return node.name if Trial(wanted, snapshot.with_nominees(node, wanted.placed), going).fits() else ""
 
 
 def _chosen(pod: Raw, claims: Claims, fitting: Sequence[NodeInfo]) -> str:

@@ -32,6 +32,15 @@ class Candidate:
     spreading: Spreading
     claims: Claims
 
+    def copy(self) -> Candidate:
+        """One for which others may be said to be gone."""
+        return Candidate(self.pod, self.placed, self.neighbours.copy(), self.spreading.copy(), self.claims)
+
+    def change(self, other: Placed, node: NodeInfo, by: int) -> None:
+        """A pod is on a node as well (1), or no longer (-1)."""
+        self.neighbours.change(other, node, by)
+        self.spreading.change(other, node, by)
+
 
 def candidate(pod: Raw, placed: Placed, snapshot: Snapshot, claims: Claims) -> Candidate:
     return Candidate(pod, placed, Neighbours(placed, snapshot), Spreading(pod, placed, snapshot), claims)

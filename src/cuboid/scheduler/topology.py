@@ -6,75 +6,87 @@ interpodaffinity and podtopologyspread.
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from cuboid.kube import selectors
 from cuboid.scheduler import terms
 from cuboid.scheduler.snapshot import NodeInfo, Placed, Snapshot
-from cuboid.scheduler.terms import Affinity, Spread, Term
+from cuboid.scheduler.terms import Spread, Term
 
 Raw = Mapping[str, Any]
 Domain = tuple[str, str]
 
 
 class Neighbours:
-    """Required affinity and anti-affinity, of the pod and of those that are there."""
+    """Required affinity and anti-affinity, of the pod and of those that are there: pods that count, by domain."""
 
     def __init__(self, pod: Placed, snapshot: Snapshot) -> None:
+        self._pod = pod
         self._terms = pod.affinity
-        self._forbidden = _forbidden(pod, snapshot)
-        self._near: dict[Term, set[Domain]] = {term: set() for term in pod.affinity.attract}
-        self._far: set[Domain] = set()
+        self._labels = snapshot.namespace_labels
+        self._own = self._labels(pod.namespace)
+        self._forbidden: Counter[Domain] = Counter()  # by those who do not want this pod
+        self._near: dict[Term, Counter[Domain]] = {term: Counter() for term in pod.affinity.attract}
+        self._far: Counter[Domain] = Counter()
+        for other in snapshot.repelling.values():
+            if (node := snapshot.node(other.node)) is not None:
+                self._unwanted(other, node, 1)
         if pod.affinity.attract or pod.affinity.repel:
-            self._survey(pod.affinity, snapshot)
-        self._first = self._is_first(pod, snapshot)
+            for node in snapshot.nodes():
+                for other in node.pods.values():
+                    self._wanted(other, node, 1)
+        self._like_own = all(term.covers(pod.namespace, pod.labels, self._own) for term in pod.affinity.attract)
 
-    def _survey(self, wanted: Affinity, snapshot: Snapshot) -> None:
-        for node in snapshot.nodes():
-            for other in node.pods.values():
-                labels = snapshot.namespace_labels(other.namespace)
-                for term in wanted.attract:
-                    if term.topology in node.labels and term.covers(other.namespace, other.labels, labels):
-                        self._near[term].add((term.topology, node.labels[term.topology]))
-                for term in wanted.repel:
-                    if term.topology in node.labels and term.covers(other.namespace, other.labels, labels):
-                        self._far.add((term.topology, node.labels[term.topology]))
+    def copy(self) -> Neighbours:
+        made = copy.copy(self)
+        made._forbidden, made._far = self._forbidden.copy(), self._far.copy()
+        made._near = {term: found.copy() for term, found in self._near.items()}
+        return made
 
-    def _is_first(self, pod: Placed, snapshot: Snapshot) -> bool:
+    def change(self, other: Placed, node: NodeInfo, by: int) -> None:
+        """A pod is on a node as well (1), or no longer (-1)."""
+        self._unwanted(other, node, by)
+        self._wanted(other, node, by)
+
+    def _unwanted(self, other: Placed, node: NodeInfo, by: int) -> None:
+        for term in other.affinity.repel:
+            if term.topology in node.labels and term.covers(self._pod.namespace, self._pod.labels, self._own):
+                self._forbidden[term.topology, node.labels[term.topology]] += by
+
+    def _wanted(self, other: Placed, node: NodeInfo, by: int) -> None:
+        if not self._terms.attract and not self._terms.repel:
+            return
+        labels = self._labels(other.namespace)
+        for term in self._terms.attract:
+            if term.topology in node.labels and term.covers(other.namespace, other.labels, labels):
+                self._near[term][term.topology, node.labels[term.topology]] += by
+        for term in self._terms.repel:
+            if term.topology in node.labels and term.covers(other.namespace, other.labels, labels):
+                self._far[term.topology, node.labels[term.topology]] += by
+
+    def _is_first(self) -> bool:
         """A pod that wants to be near its own kind is let in where there is none yet."""
-        own = snapshot.namespace_labels(pod.namespace)
-        return not any(self._near.values()) and all(
-            term.covers(pod.namespace, pod.labels, own) for term in pod.affinity.attract
-        )
+        return self._like_own and not any(count > 0 for found in self._near.values() for count in found.values())
 
     def misfit(self, node: NodeInfo) -> str:
         """ "" if the node is fine."""
-        for key, value in self._forbidden:
-            if node.labels.get(key) == value:
-                return "node(s) didn't satisfy existing pods anti-affinity rules"
+        if _any_here(self._forbidden, node):
+            return "node(s) didn't satisfy existing pods anti-affinity rules"
+        first = bool(self._terms.attract) and self._is_first()
         for term in self._terms.attract:
             found = node.labels.get(term.topology)
-            if found is None or (not self._first and (term.topology, found) not in self._near[term]):
+            if found is None or (not first and self._near[term][term.topology, found] <= 0):
                 return "node(s) didn't match pod affinity rules"
-        for key, value in self._far:
-            if node.labels.get(key) == value:
-                return "node(s) didn't match pod anti-affinity rules"
+        if _any_here(self._far, node):
+            return "node(s) didn't match pod anti-affinity rules"
         return ""
 
 
-def _forbidden(pod: Placed, snapshot: Snapshot) -> set[Domain]:
-    """Domains in which somebody does not want this pod."""
-    own = snapshot.namespace_labels(pod.namespace)
-    found: set[Domain] = set()
-    for other in snapshot.repelling.values():
-        node = snapshot.node(other.node)
-        if node is None:
-            continue
-        for term in other.affinity.repel:
-            if term.topology in node.labels and term.covers(pod.namespace, pod.labels, own):
-                found.add((term.topology, node.labels[term.topology]))
-    return found
+def _any_here(counts: Mapping[Domain, int], node: NodeInfo) -> bool:
+    return any(count > 0 and node.labels.get(key) == value for (key, value), count in counts.items())
 
 
 class Spreading:
@@ -86,19 +98,34 @@ class Spreading:
             spread.selector is not None and selectors.matches(spread.selector, placed.labels)
             for spread in self._constraints
         ]
+        self._namespace = placed.namespace
         self._counts: list[dict[str, int]] = [{} for _ in self._constraints]
+        self._nodes: list[set[str]] = [set() for _ in self._constraints]  # those that count, by name
         if self._constraints:
-            self._survey(pod, placed, snapshot)
+            self._survey(pod, snapshot)
 
-    def _survey(self, pod: Raw, placed: Placed, snapshot: Snapshot) -> None:
+    def _survey(self, pod: Raw, snapshot: Snapshot) -> None:
         hard = [spread.topology for spread in self._constraints if spread.hard]
         for node in snapshot.nodes():
-            for spread, counts in zip(self._constraints, self._counts, strict=True):
+            for spread, counts, nodes in zip(self._constraints, self._counts, self._nodes, strict=True):
                 value = node.labels.get(spread.topology)
                 if value is None or (spread.hard and any(key not in node.labels for key in hard)):
                     continue
                 if _counted(spread, pod, node):
-                    counts[value] = counts.get(value, 0) + _matching(spread, placed.namespace, node)
+                    nodes.add(node.name)
+                    found = sum(_matches(spread, self._namespace, other) for other in node.pods.values())
+                    counts[value] = counts.get(value, 0) + found
+
+    def copy(self) -> Spreading:
+        made = copy.copy(self)
+        made._counts = [dict(counts) for counts in self._counts]
+        return made
+
+    def change(self, other: Placed, node: NodeInfo, by: int) -> None:
+        """A pod is on a node as well (1), or no longer (-1)."""
+        for spread, counts, nodes in zip(self._constraints, self._counts, self._nodes, strict=True):
+            if node.name in nodes and _matches(spread, self._namespace, other):
+                counts[node.labels[spread.topology]] += by
 
     def misfit(self, node: NodeInfo) -> str:
         for spread, counts, own in zip(self._constraints, self._counts, self._own, strict=True):
@@ -127,11 +154,10 @@ def _counted(spread: Spread, pod: Raw, node: NodeInfo) -> bool:
     return not spread.by_taints or terms.untolerated(pod, node.taints, ("NoSchedule", "NoExecute")) is None
 
 
-def _matching(spread: Spread, namespace: str, node: NodeInfo) -> int:
-    if spread.selector is None:
-        return 0
-    return sum(
-        1
-        for other in node.pods.values()
-        if other.namespace == namespace and not other.deleting and selectors.matches(spread.selector, other.labels)
+def _matches(spread: Spread, namespace: str, other: Placed) -> bool:
+    return (
+        spread.selector is not None
+        and other.namespace == namespace
+        and not other.deleting
+        and selectors.matches(spread.selector, other.labels)
     )
