@@ -2,7 +2,8 @@
 
 At level Metadata: never a body, never a query (that of an exec holds its command). Lines are written by a thread in
 batches and reach the disk within `FLUSH_SECONDS`: so much is lost when the process is killed, and no more.
-When more come than the disk takes, `MOST` wait, and how many were left out is written instead.
+When more come than the disk takes, `MOST` wait, and how many were left out is written instead; so it is when strangers
+knock.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ log = get_log(__name__)
 FLUSH_SECONDS = 0.5
 MOST = 20_000
 """Events that wait for the disk."""
+STRANGERS = 5
+"""Requests of nobody known that are told in `FLUSH_SECONDS`; more are counted. All that others did would be rotated
+away within minutes by anybody who can reach the port."""
 READS = ("get", "list", "watch", "head", "options")
 STREAMS = ("exec", "attach", "portforward", "log", "proxy")
 FILE = "audit.log"
@@ -45,13 +49,17 @@ class AuditLog:
         self._folder, self._size, self._kept = folder, size, kept
         self._waiting: deque[bytes] = deque()
         self._lost = 0
+        self._strangers = 0  # since the last flush
         self._wake = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
 
-    def add(self, event: dict[str, Any]) -> None:
-        """Never waits."""
+    def add(self, event: dict[str, Any], *, stranger: bool = False) -> None:
+        """Never waits. `stranger`: who asks is not known, and got nothing."""
+        self._strangers += stranger
+        if stranger and self._strangers > STRANGERS:
+            return
         if len(self._waiting) >= MOST:
             self._lost += 1
         else:
@@ -79,8 +87,10 @@ class AuditLog:
     def _flush(self) -> None:
         lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
         lost, self._lost = self._lost, 0
-        if lost:
-            lines.append(msgspec.json.encode({"kind": "Event", "apiVersion": "audit.k8s.io/v1", "lost": lost}))
+        strangers, self._strangers = max(0, self._strangers - STRANGERS), 0
+        for word, count in (("lost", lost), ("strangers", strangers)):
+            if count:
+                lines.append(msgspec.json.encode({"kind": "Event", "apiVersion": "audit.k8s.io/v1", word: count}))
         if not lines:
             return
         try:
@@ -164,7 +174,7 @@ class _Seen:
         reads = wanted.verb in READS and wanted.sub not in STREAMS
         if reads and "caller" not in self._scope:  # who acts as somebody else is always written down
             return
-        self._audit.add(self._event("ResponseComplete", wanted))
+        self._audit.add(self._event("ResponseComplete", wanted), stranger=self._code == 401)
 
     def _event(self, stage: str, wanted: Attributes) -> dict[str, Any]:
         scope = self._scope

@@ -77,9 +77,10 @@ class Gate:
         if found is None:
             return user
         other, asked = found
+        scope["caller"] = user  # for the audit log also of who tries in vain
         for wanted in asked:
             self._authorizer.check(user, wanted)
-        scope["caller"], scope["behind"] = user, (user, asked)
+        scope["behind"] = (user, asked)
         return other
 
     @contextmanager

@@ -49,3 +49,20 @@ def test_what_could_not_be_kept_is_counted(tmp_path: Path) -> None:
     (folder / audit.FILE).rmdir()
     log._flush()
     assert rows(folder)[-1]["lost"] == 1
+
+
+def test_strangers_do_not_push_out_what_others_did(tmp_path: Path) -> None:
+    """Whoever reaches the port could rotate everything away with requests that are refused."""
+    folder = tmp_path / "a"
+    log = AuditLog(folder, size=1 << 20, kept=1)
+    log._closed = True  # its thread is out of the way
+    log._thread.join(timeout=5)
+    for number in range(audit.STRANGERS + 1_000):
+        log.add({"n": number}, stranger=True)
+    log.add({"n": "known"})
+    log._flush()
+    assert [row.get("n") for row in rows(folder)] == [*range(audit.STRANGERS), "known", None]
+    assert rows(folder)[-1]["strangers"] == 1_000
+    log.add({"n": "next"}, stranger=True)
+    log._flush()
+    assert rows(folder)[-1]["n"] == "next"
