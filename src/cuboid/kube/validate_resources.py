@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cuboid.kube import quantity, syntax
+from cuboid.kube import quantity, quota_usage, syntax
 from cuboid.kube.fields import Fields
 
 Raw = dict[str, Any]
@@ -75,11 +75,10 @@ def validate_pod_resources(spec: Raw, fields: Fields) -> None:
     validate_resources({key: value for key, value in resources.items() if key != "claims"}, path, fields)
     limits, requests = resources.get("limits", {}), resources.get("requests", {})
     containers = spec.get("containers", [])
-    for name in sorted({name for c in containers for name in c.get("resources", {}).get("requests", {})}):
-        total = sum(quantity.parse(c.get("resources", {}).get("requests", {}).get(name, "0")) for c in containers)
-        if name in requests and total > quantity.parse(requests[name]):
-            shown = quantity.format_millis(int(total * 1000)) if name == "cpu" else quantity.format_bytes(int(total))
-            why = f"must be greater than or equal to aggregate container requests of {shown}"
+    own = {key: spec.get(key) for key in ("containers", "initContainers")}
+    for name, total in sorted(quota_usage.pod_amounts(own, "requests").items()):
+        if name in requests and total > quota_usage.amount(name, requests[name]):
+            why = f"must be greater than or equal to aggregate container requests of {quota_usage.text(name, total)}"
             fields.invalid(f"{path}.requests[{name}]", requests[name], why)
     for index, container in enumerate(containers):
         for name, limit in container.get("resources", {}).get("limits", {}).items():

@@ -180,3 +180,15 @@ async def test_no_object_grows_without_end_patch_by_patch(world: World, monkeypa
 def test_a_token_that_nests_deeply_is_nobodys() -> None:
     """Anybody can send one: it was an internal error, with its traceback in the log each time."""
     assert issuer_in("x." + "W1tb" * 4_000 + ".x") == ""
+
+
+@pytest.mark.parametrize("restart", [None, "Always"])
+async def test_a_pod_as_a_whole_asks_for_no_less_than_its_init_containers(world: World, restart: str | None) -> None:
+    """What a quota and the scheduler count of it is what the pod says as a whole."""
+    large = {"requests": {"memory": "3Gi", "cpu": "3"}}
+    first = {"name": "i", "image": "i", "resources": large, **({"restartPolicy": restart} if restart else {})}
+    whole = {"requests": {"memory": "64Mi", "cpu": "100m"}}
+    spec = {"initContainers": [first], "containers": [{"name": "c", "image": "i"}], "resources": whole}
+    with pytest.raises(InvalidError, match="aggregate container requests of 3"):
+        await world.create("Pod", {"metadata": {"name": "x"}, "spec": spec})
+    await world.create("Pod", {"metadata": {"name": "x"}, "spec": {**spec, "resources": large}})
