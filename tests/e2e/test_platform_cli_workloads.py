@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.conftest import image
-from tests.harness.platform import Object, Platform
+from tests.harness.platform import VENV, Object, Platform
 from tests.harness.pods import until
 from tools import debian_images
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(400)]
 NGINX, NEWER, BUSYBOX = image("nginx"), "localhost:5000/nginx:2", image("busybox")
+CUBOID = str(VENV / "cuboid")
 ASKER = """
 import sys, time, urllib.request
 url, stop = sys.argv[1], time.monotonic() + float(sys.argv[2])
@@ -64,9 +66,13 @@ def test_deploy_roll_out_go_back_and_scale(work: Platform) -> None:
     inside = work.cuboid("run", "--rm", "-q", BUSYBOX, "wget", "-q", "-O", "-", "http://web/")
     assert "virtual machine of its own" in inside.stdout
 
-    with work.started([".venv/bin/python", "-c", ASKER, "http://127.0.0.1:8080/", "45"]) as asking:
+    asker, reader = [".venv/bin/python", "-c", ASKER, "http://127.0.0.1:8080/", "45"], [CUBOID, "logs", "-f", "web"]
+    with work.started(asker) as asking, work.started(reader) as reading:
         work.cuboid("deploy", NEWER, "--name", "web", timeout=200)
         output, _ = asking.communicate(timeout=90)
+        reading.send_signal(signal.SIGINT)
+        shown, _ = reading.communicate(timeout=20)
+    assert len({line.split(" | ")[0] for line in shown.splitlines() if "GET / HTTP" in line}) == 4, "old and new pods"
     good, bad = (int(text) for text in output.split()[:2])
     assert not bad and good > 100, output
     assert deployment(work)["spec"]["template"]["spec"]["containers"][0]["image"] == NEWER

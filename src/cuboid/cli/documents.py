@@ -74,14 +74,11 @@ def _loader() -> Any:
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-    class Loader(base):  # type: ignore[misc]
-        pass
-
-    Loader.yaml_implicit_resolvers = {
+    resolvers = {
         letter: [row for row in rows if row[0] != "tag:yaml.org,2002:timestamp"]
         for letter, rows in base.yaml_implicit_resolvers.items()
     }
-    return Loader
+    return type("Loader", (base,), {"yaml_implicit_resolvers": resolvers})
 
 
 def _objects(where: str, content: Any) -> Iterator[Document]:

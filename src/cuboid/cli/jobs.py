@@ -108,27 +108,27 @@ def follow(api: Api, made: Object, line: Progress) -> int:
     """What its pods write, until it has ended; its exit code. Raises what keeps it from running, and DeadlineError."""
     namespace, name = made["metadata"]["namespace"], made["metadata"]["name"]
     named = made["spec"].get("completions", 1) > 1
-    logs = Logs(api, namespace, {"follow": "true"}, after_name if named else None)
-    for seen in waiting.looks(api, JOBS, namespace, name, FOREVER):
-        pods = rollouts.owned(seen.pods, seen.workload)
-        if not logs_begun(pods):
-            line.update(f"{name}: {_step(pods)}")
-        else:
-            line.done()
-        logs.see(pods)
-        if end := ended(seen.workload):
-            logs.finish()
-            return _code(name, end, pods)
-        for pod in pods:
-            failed = rollouts.stuck(pod)
-            if failed and failed.reason not in rollouts.MAY_PASS:
-                hint = f"cuboid job rm {name}"
-                raise ConflictError(f"{name} does not run: {failed.message}", hint=hint)
+    with Logs(api, namespace, {"follow": "true"}, after_name if named else None) as logs:
+        for seen in waiting.looks(api, JOBS, namespace, name, FOREVER):
+            pods = rollouts.owned(seen.pods, seen.workload)
+            logs.see(pods)
+            if any(status.started(pod) for pod in pods):
+                line.done()
+            else:
+                line.update(f"{name}: {_step(pods)}")
+            if end := ended(seen.workload):
+                logs.finish()
+                return _code(name, end, pods)
+            _check(name, pods)
     raise AssertionError("unreachable")
 
 
-def logs_begun(pods: Sequence[Object]) -> bool:
-    return any(status.started(pod) for pod in pods)
+def _check(name: str, pods: Sequence[Object]) -> None:
+    """ConflictError for what keeps one of them from starting and will not mend itself."""
+    for pod in pods:
+        failed = rollouts.stuck(pod)
+        if failed and failed.reason not in rollouts.MAY_PASS:
+            raise ConflictError(f"{name} does not run: {failed.message}", hint=f"cuboid job rm {name}")
 
 
 def _step(pods: Sequence[Object]) -> str:

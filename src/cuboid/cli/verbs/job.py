@@ -142,9 +142,9 @@ def logs(
     if follow and jobs.ended(found) is None:
         raise typer.Exit(followed(api, found))
     pods = waiting.look(api, JOBS, namespace, name).pods
-    printer = Logs(api, namespace, {}, after_name if len(pods) > 1 else None)
-    printer.see(pods)
-    printer.finish()
+    with Logs(api, namespace, {}, after_name if len(pods) > 1 else None) as printer:
+        printer.see(pods)
+        printer.finish()
 
 
 def rm(names: Names, namespace: common.Namespace = "", output: common.Output = Format.TABLE) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Annotated, Any
 
 import typer
@@ -75,20 +76,21 @@ def _of_workload(
 ) -> None:
     """Each line behind its pod; with `follow`, of pods that come later too, until a job has ended."""
     namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
-    printer = Logs(api, namespace, query, _json_of if as_json else after_name)
     follow = "follow" in query
-    seconds = jobs.FOREVER if follow else 0.0
-    for seen in waiting.looks(api, resource, namespace, name, seconds):
-        owners = [seen.workload, *seen.sets]
-        pods = [pod for owner in owners for pod in rollouts.owned(seen.pods, owner)]
-        printer.see(pods, container)
-        if not follow and not any(status.started(pod) for pod in pods):
-            raise NotFoundError(
-                f"no pod of {name} has written anything yet", hint=f"cuboid logs -f {name} waits for it"
-            )
-        if resource.kind == "Job" and jobs.ended(seen.workload):
-            break
-    printer.finish()
+    with Logs(api, namespace, query, _json_of if as_json else after_name) as printer, _until_interrupted(follow):
+        for seen in waiting.looks(api, resource, namespace, name, jobs.FOREVER if follow else 0.0):
+            pods = [pod for owner in (seen.workload, *seen.sets) for pod in rollouts.owned(seen.pods, owner)]
+            printer.see(pods, container)
+            if not follow and not any(status.started(pod) for pod in pods):
+                raise NotFoundError(f"no pod of {name} has written yet", hint=f"cuboid logs -f {name} waits for it")
+            if resource.kind == "Job" and jobs.ended(seen.workload):
+                break
+        printer.finish()
+
+
+def _until_interrupted(follow: bool) -> AbstractContextManager[None]:
+    """Whoever follows logs ends that with Ctrl-C, and means no failure."""
+    return suppress(KeyboardInterrupt) if follow else nullcontext()
 
 
 def _json_of(pod: str, line: bytes) -> bytes:
