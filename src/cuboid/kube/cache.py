@@ -23,6 +23,8 @@ log = get_log(__name__)
 
 WINDOW = 4_000
 """Events per resource that a watch can resume from."""
+WINDOW_BYTES = 32 * 1024 * 1024
+"""The same in stored bytes: one object of a megabyte that somebody writes all the time would fill the memory."""
 ResourceId = tuple[str, str]  # group, resource
 Place = tuple[str, str]  # namespace, name
 
@@ -41,6 +43,7 @@ class ResourceCache:
         self._owned: dict[str, set[Place]] = {}  # by uid of an owner
         self._orphans: dict[str, dict[str, Entry]] | None = None  # by namespace and name
         self._changes: deque[Change] = deque()
+        self._size = 0  # of the changes, in stored bytes
         self._audience = Audience(backlog)
         self._oldest = 0  # changes up to this version are not in the window
 
@@ -195,8 +198,11 @@ class ResourceCache:
 
     def _record(self, change: Change) -> None:
         self._changes.append(change)
-        if len(self._changes) > WINDOW:
-            self._oldest = self._changes.popleft().rv
+        self._size += len(change.entry.value)
+        while len(self._changes) > WINDOW or (self._size > WINDOW_BYTES and len(self._changes) > 1):
+            gone = self._changes.popleft()
+            self._size -= len(gone.entry.value)
+            self._oldest = gone.rv
 
 
 class Cache:

@@ -28,6 +28,9 @@ MAX_BATCH = 256
 """Transactions in one commit."""
 HISTORY = 20_000
 """Events kept for watches that resume."""
+HISTORY_BYTES = 256 * 1024 * 1024
+"""Of their objects. Beyond it the older half is deleted, however few they are: large objects that are written all the
+time would fill the disk."""
 _SLACK = 1_000  # events beyond HISTORY before the old ones are deleted
 
 
@@ -102,7 +105,7 @@ class Store:
         self._closed = False
         self._lock = Lock(path)
         try:
-            self._db, self.revision, self._compacted = self._open()
+            self._db, self.revision, self._compacted, self._size = self._open()
         except BaseException:
             self._lock.close()
             raise
@@ -170,8 +173,8 @@ class Store:
     def _damage(self, what: str) -> DamagedError:
         return DamagedError(self._path, what, hint=self._advice())
 
-    def _open(self) -> tuple[sqlite3.Connection, int, int]:
-        """With the newest version, and that up to which events are gone.
+    def _open(self) -> tuple[sqlite3.Connection, int, int, int]:
+        """With the newest version, that up to which events are gone, and the bytes of those that are not.
 
         Secrets are in it: readable for nobody else. SQLite gives its `-wal` and `-shm` files the store's mode."""
         self._path.touch(mode=0o600)
@@ -181,7 +184,7 @@ class Store:
         db = connect(self._path)
         try:
             prepare(db, self._path)
-            return db, meta(db, "revision"), meta(db, "compacted")
+            return db, meta(db, "revision"), meta(db, "compacted"), _length(db, 0)
         except sqlite3.DatabaseError as error:
             db.close()
             raise self._failure(error) from error
@@ -231,9 +234,10 @@ class Store:
                 revision += len(events)
                 results.append(events)
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (revision,))
-        compacted = self._compact(revision)
+        size = self._size + sum(len(event.value) for part in results if isinstance(part, list) for event in part)
+        compacted, size = self._compact(revision, size)
         self._db.execute("COMMIT")
-        self.revision, self._compacted = revision, compacted
+        self.revision, self._compacted, self._size = revision, compacted, size
         return results
 
     def _one(self, writes: tuple[Write, ...], revision: int) -> list[Event]:
@@ -268,13 +272,27 @@ class Store:
         self._db.execute("INSERT INTO history VALUES (?,?,?,?,?,?,?)", (rv, event.type, *where, event.value))
         return event
 
-    def _compact(self, revision: int) -> int:
-        if revision - self._compacted <= self._history + _SLACK:
-            return self._compacted
-        limit = revision - self._history
+    def _compact(self, revision: int, size: int) -> tuple[int, int]:
+        """The version up to which events are gone, and the size of the others."""
+        limit = self._compacted
+        if revision - limit > self._history + _SLACK:
+            limit = revision - self._history
+        if size > HISTORY_BYTES:
+            limit = max(limit, self._half())
+        if limit == self._compacted:
+            return limit, size
         self._db.execute("DELETE FROM history WHERE rv<=?", (limit,))
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (limit,))
-        return limit
+        return limit, _length(self._db, limit)
+
+    def _half(self) -> int:
+        """The newest version of the older half of the history, by size."""
+        kept = 0
+        for rv, size in self._db.execute("SELECT rv, LENGTH(value) FROM history ORDER BY rv DESC"):
+            kept += size
+            if kept > HISTORY_BYTES // 2:
+                return int(rv)
+        return self._compacted
 
     def _rolled_back(self, batch: list[_Transaction], error: Exception) -> None:
         with suppress(sqlite3.Error):
@@ -286,6 +304,12 @@ class Store:
             if isinstance(found, DamagedError):
                 self.damaged = found.what
             _call(transaction, _fail, transaction.done, found)
+
+
+def _length(db: sqlite3.Connection, after: int) -> int:
+    """Bytes of the events behind a version."""
+    row = db.execute("SELECT SUM(LENGTH(value)) FROM history WHERE rv>?", (after,)).fetchone()
+    return int(row[0] or 0)
 
 
 def _deliver(batch: list[_Transaction], results: list[list[Event] | MismatchError], listener: Listener) -> None:
