@@ -480,6 +480,12 @@ pub struct StartContainer {
     pub devices: ::prost::alloc::vec::Vec<DeviceNode>,
     #[prost(string, tag = "23")]
     pub hostname: ::prost::alloc::string::String,
+    /// a container of the pod that runs: its processes are this one's as well; CONFLICT if it does not
+    #[prost(string, tag = "25")]
+    pub process_target: ::prost::alloc::string::String,
+    /// of an image that came after Setup: mounted if the pod has none named `image` yet
+    #[prost(message, optional, tag = "26")]
+    pub image_device: ::core::option::Option<Device>,
     /// an Attach with history comes soon: output that the history cannot hold waits for it, 15 s at most
     #[prost(bool, tag = "24")]
     pub await_attach: bool,

@@ -372,7 +372,7 @@ class Shutdown(_message.Message):
     def __init__(self) -> None: ...
 
 class StartContainer(_message.Message):
-    __slots__ = ("name", "attempt", "image", "args", "env", "cwd", "user", "security", "mounts", "resources", "rlimits", "tty", "stdin", "stdin_once", "tty_rows", "tty_cols", "termination_message_path", "keep_root", "probes", "tmpfs", "devices", "hostname", "await_attach")
+    __slots__ = ("name", "attempt", "image", "args", "env", "cwd", "user", "security", "mounts", "resources", "rlimits", "tty", "stdin", "stdin_once", "tty_rows", "tty_cols", "termination_message_path", "keep_root", "probes", "tmpfs", "devices", "hostname", "process_target", "image_device", "await_attach")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -395,6 +395,8 @@ class StartContainer(_message.Message):
     TMPFS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_TARGET_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_DEVICE_FIELD_NUMBER: _ClassVar[int]
     AWAIT_ATTACH_FIELD_NUMBER: _ClassVar[int]
     name: str
     attempt: int
@@ -418,8 +420,10 @@ class StartContainer(_message.Message):
     tmpfs: _containers.RepeatedCompositeFieldContainer[Tmpfs]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceNode]
     hostname: str
+    process_target: str
+    image_device: Device
     await_attach: bool
-    def __init__(self, name: _Optional[str] = ..., attempt: _Optional[int] = ..., image: _Optional[str] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., security: _Optional[_Union[Security, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., rlimits: _Optional[_Iterable[_Union[Rlimit, _Mapping]]] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., stdin_once: _Optional[bool] = ..., tty_rows: _Optional[int] = ..., tty_cols: _Optional[int] = ..., termination_message_path: _Optional[str] = ..., keep_root: _Optional[bool] = ..., probes: _Optional[_Iterable[_Union[Probe, _Mapping]]] = ..., tmpfs: _Optional[_Iterable[_Union[Tmpfs, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceNode, _Mapping]]] = ..., hostname: _Optional[str] = ..., await_attach: _Optional[bool] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., attempt: _Optional[int] = ..., image: _Optional[str] = ..., args: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[_Union[User, _Mapping]] = ..., security: _Optional[_Union[Security, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., rlimits: _Optional[_Iterable[_Union[Rlimit, _Mapping]]] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., stdin_once: _Optional[bool] = ..., tty_rows: _Optional[int] = ..., tty_cols: _Optional[int] = ..., termination_message_path: _Optional[str] = ..., keep_root: _Optional[bool] = ..., probes: _Optional[_Iterable[_Union[Probe, _Mapping]]] = ..., tmpfs: _Optional[_Iterable[_Union[Tmpfs, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceNode, _Mapping]]] = ..., hostname: _Optional[str] = ..., process_target: _Optional[str] = ..., image_device: _Optional[_Union[Device, _Mapping]] = ..., await_attach: _Optional[bool] = ...) -> None: ...
 
 class User(_message.Message):
     __slots__ = ("name", "uid", "gid", "supplementary", "must_be_non_root")

@@ -241,6 +241,7 @@ class Container(Base):
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    target_container_name: str = ""  # of an ephemeral container: whose processes it sees
 
 
 # --- volumes ---------------------------------------------------------------------------------------------------------

@@ -36,6 +36,11 @@ class Devices:
     images: Mapping[str, str]
     volumes: Mapping[str, str]
 
+    @property
+    def spare(self) -> str:
+        """Of the slot behind the images, which is empty until an ephemeral container's image is put in."""
+        return read_only_serial(len(self.images))
+
 
 @dataclass(frozen=True)
 class NamedVolumeUse:

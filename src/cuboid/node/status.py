@@ -37,8 +37,10 @@ def render(state: Sandbox, pod: Raw, *, host_ip: str, now: float, previous: Iter
         "qosClass": qos_class(pod.get("spec", {})),
         "containerStatuses": [_container(state, c, run) for c, run in pairs if c.role is Role.APP],
     }  # fmt: skip
-    if inits := [_container(state, c, run) for c, run in pairs if c.role is not Role.APP]:
+    if inits := [_container(state, c, run) for c, run in pairs if c.role in (Role.INIT, Role.SIDECAR)]:
         status["initContainerStatuses"] = inits
+    if debugs := [_ephemeral(state, c, run) for c, run in pairs if c.role is Role.DEBUG]:
+        status["ephemeralContainerStatuses"] = debugs
     return status
 
 
@@ -138,7 +140,7 @@ def _unready(state: Sandbox, kind: str) -> Raw | None:
         return _condition(kind, False, reason)
     if (pause := _pause(state))[0]:
         return _condition(kind, False, *pause)
-    names = [c.name for c, run in state.pairs if c.role is not Role.INIT and not is_ready(run)]
+    names = [c.name for c, run in state.pairs if c.role not in (Role.INIT, Role.DEBUG) and not is_ready(run)]
     text = f"containers with unready status: [{' '.join(names)}]"
     return _condition(kind, False, "ContainersNotReady", text) if names else None
 
@@ -176,6 +178,11 @@ def _container(state: Sandbox, container: ContainerPlan, run: Run) -> Raw:
     if run.attempt >= 0:
         result["containerID"] = container_id(state, run.name, run.attempt)
     return result
+
+
+def _ephemeral(state: Sandbox, container: ContainerPlan, run: Run) -> Raw:
+    """It is never ready, and tells nothing of having started (Kubernetes)."""
+    return {**_container(state, container, run), "ready": False, "started": None}
 
 
 def container_id(state: Sandbox, name: str, attempt: int) -> str:

@@ -53,9 +53,10 @@ def container_of(pod: Mapping[str, Any], asked: str) -> str:
     spec, metadata = pod["spec"], pod["metadata"]
     mains = [c["name"] for c in spec.get("containers", [])]
     inits = [c["name"] for c in spec.get("initContainers", [])]
+    debugs = [c["name"] for c in spec.get("ephemeralContainers", [])]
     name = metadata["name"]
     if asked:
-        if asked not in mains + inits:
+        if asked not in mains + inits + debugs:
             raise status.bad_request(f"container {asked} is not valid for pod {name}")
         return asked
     default: str = metadata.get("annotations", {}).get("kubectl.kubernetes.io/default-container", "")

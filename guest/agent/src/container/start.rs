@@ -51,6 +51,13 @@ pub async fn start(agent: &Rc<Agent>, call: pb::StartContainer) -> Outcome<pb::S
         }
         check_successor(previous, &call)?;
     }
+    if let Some(device) = &call.image_device {
+        pod.add_image(agent, device).await?;
+        if agent.containers.get(&call.name).map(|found| found.call.attempt) != previous.as_ref().map(|p| p.call.attempt)
+        {
+            return Err(Failure::new(Code::Conflict, format!("the container {} was started meanwhile", call.name)));
+        }
+    }
     let mut left = match &previous {
         Some(_) => Vec::new(),
         None => Layers::left(&pod.writable, &call.name),
@@ -74,6 +81,16 @@ pub async fn start(agent: &Rc<Agent>, call: pb::StartContainer) -> Outcome<pb::S
     }
     let container = launch(agent, &pod, call, layers)?;
     outcome_of(&container).await
+}
+
+/// The container whose processes are to be this one's as well.
+fn process_target(agent: &Agent, call: &pb::StartContainer) -> Outcome<Option<Rc<Container>>> {
+    if call.process_target.is_empty() {
+        return Ok(None);
+    }
+    let target = agent.containers.find(&call.process_target)?;
+    target.require_running()?;
+    Ok(Some(target))
 }
 
 fn check_successor(previous: &Container, call: &pb::StartContainer) -> Outcome<()> {
@@ -130,8 +147,10 @@ fn launch_mounted(
     let exercises = agent.rehearses.get();
     let hostname = Some(call.hostname.clone()).filter(|name| !name.is_empty() && *name != pod.names.borrow().hostname);
     let mounted = now_ns();
-    let namespaces = libc::CLONE_NEWNS | if pod.init.is_some() { 0 } else { libc::CLONE_NEWPID };
-    let join = pod.init.as_ref().map(|init| init.pidfd.as_fd());
+    let target = process_target(agent, &call)?;
+    let join = target.as_ref().map(|target| target.pidfd.as_fd());
+    let join = join.or_else(|| pod.init.as_ref().map(|init| init.pidfd.as_fd()));
+    let namespaces = libc::CLONE_NEWNS | if join.is_some() { 0 } else { libc::CLONE_NEWPID };
     let spawned = spawn::spawn(&agent.reaper(), namespaces as u64, join, cgroup_fd.as_fd(), || {
         enter_container(&view, hostname.as_deref())?;
         if exercises {

@@ -18,6 +18,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::agent::Agent;
@@ -44,7 +45,9 @@ pub struct Pod {
     pub shm: String,
     /// The first process of the pod, if containers share their processes.
     pub init: Option<spawn::Spawned>,
-    images: HashMap<String, String>,
+    images: RefCell<HashMap<String, String>>,
+    /// One image at a time is added.
+    adding: Mutex<()>,
     pub volumes: RefCell<HashMap<String, Volume>>,
     log_spool_bytes: u64,
     /// What watches the volumes; it ends with the pod.
@@ -54,8 +57,20 @@ pub struct Pod {
 impl Pod {
     /// Where the image is mounted.
     pub fn image(&self, name: &str) -> Outcome<String> {
-        let found = self.images.get(name).cloned();
+        let found = self.images.borrow().get(name).cloned();
         found.ok_or_else(|| Failure::new(Code::NotFound, format!("the pod has no image device named {name}")))
+    }
+
+    /// Mounts an image that was not there at set-up; one that is known already stays as it is.
+    pub async fn add_image(&self, agent: &Rc<Agent>, image: &pb::Device) -> Outcome<()> {
+        let _alone = self.adding.lock().await;
+        if self.images.borrow().contains_key(&image.name) {
+            return Ok(());
+        }
+        let number = self.images.borrow().len();
+        let folder = mount_image(agent, number, image).await?;
+        self.images.borrow_mut().insert(image.name.clone(), folder);
+        Ok(())
     }
 
     pub fn volume(&self, name: &str) -> Outcome<Volume> {
@@ -129,7 +144,8 @@ pub async fn run(agent: &Rc<Agent>, call: &pb::Setup) -> Outcome<(Pod, pb::Setup
         writable,
         shm,
         init,
-        images,
+        images: RefCell::new(images),
+        adding: Mutex::default(),
         volumes: RefCell::new(volumes),
         log_spool_bytes: if call.log_spool_bytes == 0 { LOG_SPOOL_BYTES } else { call.log_spool_bytes },
         _watch: watch,
@@ -176,12 +192,16 @@ async fn mount_images(agent: &Rc<Agent>, wanted: &[pb::Device]) -> Outcome<HashM
     }
     let mut found = HashMap::new();
     for (number, image) in wanted.iter().enumerate() {
-        let device = agent.devices.find(&image.serial).await?;
-        let folder = format!("{RUN}/images/{number}");
-        devices::mount_at(&device, &folder, "erofs", libc::MS_RDONLY | libc::MS_NOATIME)?;
-        found.insert(image.name.clone(), folder);
+        found.insert(image.name.clone(), mount_image(agent, number, image).await?);
     }
     Ok(found)
+}
+
+async fn mount_image(agent: &Rc<Agent>, number: usize, image: &pb::Device) -> Outcome<String> {
+    let device = agent.devices.find(&image.serial).await?;
+    let folder = format!("{RUN}/images/{number}");
+    devices::mount_at(&device, &folder, "erofs", libc::MS_RDONLY | libc::MS_NOATIME)?;
+    Ok(folder)
 }
 
 /// The writable device, or memory if there is none.

@@ -6,7 +6,7 @@ from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.draft import Draft, backoff, changed
 from cuboid.node.sandbox.events import FoundContainer, HookPoint
 from cuboid.node.sandbox.plan import ContainerPlan, Role
-from cuboid.node.sandbox.state import Ended, Hook, Run, RunStage, Stopping, Why
+from cuboid.node.sandbox.state import Ended, Hook, Run, RunStage, Stage, Stopping, Why
 
 HOOK_LIMIT = 600.0  # seconds that a postStart hook may take
 KILLED = 137  # exit code of what SIGKILL ended
@@ -14,19 +14,23 @@ KILLED = 137  # exit code of what SIGKILL ended
 
 def advance(draft: Draft) -> None:
     """Start what is to start; go on with stops that have begun."""
+    for container in draft.state.plan.containers:
+        if container.role is Role.DEBUG and _run(draft, container.name).image.stage is Stage.PRESENT:
+            _progress(draft, container)
     if not draft.state.initialized:
         draft.set(initialized=_initialize(draft))
         if not draft.state.initialized:
             _go_on_stopping(draft)
             return
     for container in draft.state.plan.containers:
-        _progress(draft, container)
+        if container.role is not Role.DEBUG:
+            _progress(draft, container)
 
 
 def _initialize(draft: Draft) -> bool:
     """Init containers one after the other, sidecars as soon as the one before is through; True when all are."""
     for container in draft.state.plan.containers:
-        if container.role is Role.APP:
+        if container.role in (Role.APP, Role.DEBUG):
             continue
         _progress(draft, container)
         if draft.ends():
@@ -106,6 +110,8 @@ def ended(draft: Draft, run: Run, end: Ended) -> None:
 def starts_again(container: ContainerPlan, policy: str, code: int) -> bool:
     if container.role is Role.SIDECAR:
         return True
+    if container.role is Role.DEBUG:
+        return False
     if container.role is Role.INIT:
         return code != 0 and policy != "Never"
     return policy == "Always" or (policy == "OnFailure" and code != 0)

@@ -9,7 +9,7 @@ from cuboid.node.sandbox import containers, ending, pausing, resizing, resources
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
 from cuboid.node.sandbox.draft import Draft, backoff, changed
-from cuboid.node.sandbox.plan import Role
+from cuboid.node.sandbox.plan import ContainerPlan, Role
 from cuboid.node.sandbox.state import Cause, Ended, Hook, Part, Pause, Run, RunStage, Stage, VmStage, Why
 
 DIED = "the pod's machine ended"
@@ -43,6 +43,7 @@ def _updated(draft: Draft, event: ev.Updated) -> None:
     before = draft.state.plan
     # Containers are those that the VM was made for; an annotation that was changed for the worse ends no pod.
     draft.set(plan=changed(event.plan, containers=before.containers, refusal=before.refusal))
+    _add_ephemeral(draft, event.plan.containers)
     resizing.decide(draft, event.plan.containers, event.refusal)
     if not event.plan.stopped:
         draft.set(stop_deadline=0.0)
@@ -53,6 +54,15 @@ def _updated(draft: Draft, event: ev.Updated) -> None:
         ending.begin(draft, Cause.DELETED, event.deleted_grace)
     elif event.plan.restarted_at != before.restarted_at and draft.state.ending is None:
         _restart(draft)
+
+
+def _add_ephemeral(draft: Draft, wanted: tuple[ContainerPlan, ...]) -> None:
+    """The only containers that come while the pod runs; none ever goes."""
+    state = draft.state
+    new = [c for c in wanted if c.role is Role.DEBUG and state.run(c.name) is None]
+    if new:
+        plan = changed(state.plan, containers=(*state.plan.containers, *new))
+        draft.set(plan=plan, runs=(*state.runs, *(Run(c.name) for c in new)))
 
 
 def _restart(draft: Draft) -> None:

@@ -21,6 +21,7 @@ class Role(enum.StrEnum):
     INIT = "init"
     SIDECAR = "sidecar"  # an init container with restartPolicy Always
     APP = "app"
+    DEBUG = "debug"  # an ephemeral container: comes while the pod runs, starts once, and has no say in the pod's life
 
 
 class ContainerPlan(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -43,7 +44,7 @@ class Plan(msgspec.Struct, frozen=True, omit_defaults=True):
     uid: str
     namespace: str
     name: str
-    containers: tuple[ContainerPlan, ...]  # init containers and sidecars in their order, then the others
+    containers: tuple[ContainerPlan, ...]  # init containers and sidecars in their order, the others, ephemeral ones
     restart_policy: str = "Always"
     grace: int = DEFAULT_GRACE
     stop_grace: int = DEFAULT_GRACE  # of a stop or restart that is not the pod's end
@@ -69,7 +70,11 @@ def plan(pod: Pod) -> Plan:
         refusal = refusal or (error.reason, str(error))
     return Plan(
         uid=meta.uid, namespace=meta.namespace, name=meta.name,
-        containers=(*inits, *(_container(c, Role.APP) for c in spec.containers)),
+        containers=(
+            *inits,
+            *(_container(c, Role.APP) for c in spec.containers),
+            *(_container(c, Role.DEBUG) for c in spec.ephemeral_containers),
+        ),
         restart_policy=spec.restart_policy or "Always",
         grace=grace,
         stop_grace=_stop_grace(meta.annotations.get(names.STOP_SECONDS, ""), grace),

@@ -48,7 +48,8 @@ def _advance_machine(draft: Draft) -> None:
     if state.machine.stage is VmStage.ABSENT:
         if state.plan.paused:
             return  # it would have nothing to do; what its memory held is lost already
-        parts = (state.network, state.disk, *(run.image for run in state.runs))
+        images = (run.image for container, run in state.pairs if container.role is not Role.DEBUG)
+        parts = (state.network, state.disk, *images)
         if all(part.stage is Stage.PRESENT for part in parts) and draft.due(state.machine.retry_at):
             _create(draft)
     elif _setup_due(draft):
@@ -65,7 +66,7 @@ def _create(draft: Draft) -> None:
     """A new VM, of the size that the pod asks for now: init containers and sidecars run again in it."""
     resizing.anew(draft)
     for container, run in draft.state.pairs:
-        if container.role is not Role.APP:
+        if container.role in (Role.INIT, Role.SIDECAR):
             draft.run(run.name, done=False, retry_at=0.0, hook=Hook.NONE)
     machine = draft.machine(
         stage=VmStage.CREATING, attempt=draft.state.machine.attempt + 1, up_at=0.0, paused_at=0.0, confined=False

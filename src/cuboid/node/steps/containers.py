@@ -25,6 +25,8 @@ from cuboid.node import spec_container
 from cuboid.node.env import CreateContainerConfigError, resolve_env
 from cuboid.node.sandbox import events as ev
 from cuboid.node.sandbox import instructions as do
+from cuboid.node.sandbox.plan import Role
+from cuboid.node.steps import ephemeral
 from cuboid.node.steps.guest_events import seconds
 from cuboid.node.steps.host import text
 from cuboid.node.steps.work import PodWork
@@ -79,9 +81,12 @@ async def _describe(work: PodWork, order: do.StartContainer) -> pb.StartContaine
     image = (await work.require_images())[order.name]
     services = work.tools.service_env(work.pod)
     env = await resolve_env(work.pod, container, image.config.env, work.tools.objects, work.facts, services)
-    return spec_container.start_container(
+    call = spec_container.start_container(
         work.pod, container, image, env, attempt=order.attempt, keep_root=order.keep_root
     )
+    if work.state().container(order.name).role is Role.DEBUG:
+        await ephemeral.prepare(work, container, image, call)
+    return call
 
 
 async def _start(work: PodWork, guest: Guest, call: pb.StartContainer) -> pb.Started:

@@ -98,7 +98,7 @@ async def _machine(work: PodWork, attempt: int) -> tuple[Vm, str]:
 async def _adopt(work: PodWork, machine: WarmMachine) -> None:
     """The pod's disks and limits for a machine that waits, and the pod's ear for its guest."""
     work.timeline.note("the machine was made ahead")
-    for disk in await _disks(work):
+    for disk in [disk for disk in await _disks(work) if disk.path is not None]:
         await machine.vm.attach_disk(disk)
     await machine.vm.set_limits(start_limits(work))
     attempt = work.state().machine.attempt
@@ -116,11 +116,13 @@ async def _spec(work: PodWork, attempt: int) -> VmSpec:
 
 
 async def _disks(work: PodWork) -> tuple[Disk, ...]:
-    images = await work.require_images()
+    images = await work.machine_images()
     writable = await work.tools.disks.create_writable(work.uid, work.size.disk_bytes)
     volumes = {use.volume: await acquire(work, use) for use in spec.named_volumes(work.pod)}
     limits = disk_limits(work.pod)
-    return tuple(limits.on(disk) for disk in spec.disks(spec.devices(work.pod, images), images, writable, volumes))
+    found = spec.devices(work.pod, images)
+    spare = (Disk(found.spare, None, read_only=True),) if work.tools.driver.capabilities().late_disks else ()
+    return (*(limits.on(disk) for disk in spec.disks(found, images, writable, volumes)), *spare)
 
 
 def watch(work: PodWork, vm: Vm, attempt: int) -> None:
@@ -207,7 +209,7 @@ def _cut_off(work: PodWork, attempt: int, error: CuboidError) -> None:
 async def _set_up(work: PodWork, guest: Guest) -> None:
     with work.timeline.phase("setup"):
         files = await read_files(work)
-        attachment, images = work.require_attachment(), await work.require_images()
+        attachment, images = work.require_attachment(), await work.machine_images()
         call = spec.setup(
             work.pod, attachment, spec.devices(work.pod, images), files, now=work.now, entropy=os.urandom(ENTROPY),
             mounts=await _nfs_mounts(work, attachment.ip), restored=work.start != "cold",

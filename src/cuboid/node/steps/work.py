@@ -23,12 +23,13 @@ from cuboid.node.logs import Limits, LogPump
 from cuboid.node.objects import PodFacts
 from cuboid.node.receipt import Timeline
 from cuboid.node.sandbox import events as ev
+from cuboid.node.sandbox.plan import Role
 from cuboid.node.sandbox.state import Sandbox
 from cuboid.node.sizing import Size, size_of
 from cuboid.node.steps.gate import BootSlot
 from cuboid.node.steps.tools import Tools
 from cuboid.node.warm.machines import WarmMachine
-from cuboid.node.warm.shape import Shape, shape_of
+from cuboid.node.warm.shape import SPARE, Shape, shape_of
 from cuboid.vmm.base import Boot, Vm
 
 Submit = Callable[[ev.Event], Awaitable[None]]
@@ -98,7 +99,8 @@ class PodWork:
             return None
         size, containers = self.size, [*self.pod.spec.init_containers, *self.pod.spec.containers]
         return shape_of(
-            self.boot, vcpus=size.vcpus, memory_mib=size.memory_mib, images=len({c.image for c in containers}),
+            self.boot, vcpus=size.vcpus, memory_mib=size.memory_mib,
+            images=len({c.image for c in containers}) + SPARE,
             writable=1 + len(spec.named_volumes(self.pod)),
         )  # fmt: skip
 
@@ -108,7 +110,7 @@ class PodWork:
 
     def container(self, name: str) -> Container:
         spec = self.given.spec
-        found = [c for c in [*spec.init_containers, *spec.containers] if c.name == name]
+        found = [c for c in [*spec.init_containers, *spec.containers, *spec.ephemeral_containers] if c.name == name]
         if not found:
             raise NotFoundError(f"the pod has no container {name!r}")
         return found[0]
@@ -165,14 +167,20 @@ class PodWork:
         return self.attachment
 
     async def require_images(self) -> dict[str, Image]:
-        """Images by container; after a restart those that the state names."""
-        for run in self.state().runs:
+        """Images by container, as far as they have been pulled; after a restart those that the state names."""
+        runs = [run for run in self.state().runs if run.image_id or run.name in self.images]
+        for run in runs:
             if run.name not in self.images:
                 found = await self.tools.images.resolve(run.image_id)
                 if found is None:
                     raise NotFoundError(f"the image of container {run.name} is no longer on this host")
                 self.images[run.name] = found
-        return {run.name: self.images[run.name] for run in self.state().runs}
+        return {run.name: self.images[run.name] for run in runs}
+
+    async def machine_images(self) -> dict[str, Image]:
+        """Those that the pod's machine has from its start: not of ephemeral containers."""
+        late = {c.name for c in self.state().plan.containers if c.role is Role.DEBUG}
+        return {name: image for name, image in (await self.require_images()).items() if name not in late}
 
     def log_folder(self, container: str) -> Path:
         return self.folder / "logs" / container

@@ -11,6 +11,7 @@ from cuboid.vmm.base import Boot, Disk
 
 MTU = 1500  # of a template's network device; a clone's may be smaller, not larger
 READ_ONLY_CLASSES = (1, 2, 4, 8)  # slots for images
+SPARE = 1  # empty slot for the image of an ephemeral container
 WRITABLE_CLASSES = (1, 2, 4)  # the pod's own disk and named volumes
 VERSION = "1"  # of how templates are made: a new one retires all that exist
 
