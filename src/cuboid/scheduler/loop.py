@@ -81,6 +81,7 @@ class Scheduler:
                     self._look_at_everything()
                 while (pod := self._queue.next(_now())) is not None:
                     await self._schedule(pod, tasks)
+                    await asyncio.sleep(0)  # as long as bindings are free, nothing else waits: requests have their turn
                 due = self._queue.due()
                 try:
                     async with asyncio.timeout(None if due is None else max(due - _now(), 0.01)):

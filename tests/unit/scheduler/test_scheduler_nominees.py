@@ -6,7 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cuboid.kube.client import NODES, PODS
+from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import ConflictError
 from cuboid.scheduler.decide import decide
 from cuboid.scheduler.snapshot import placed
@@ -89,3 +92,32 @@ async def test_room_is_given_up_when_it_can_not_be_made_any_more(tmp_path: Path)
         await client.delete(PODS, "low", "default", grace=0)
         await client.create(PODS, waiting_pod("mid", "3"), "default")
         assert await place.bound("mid") == "n"
+
+
+async def test_between_two_decisions_the_loop_gets_to_everything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst of pods is hundreds of decisions, and the scheduler lives in the server's process."""
+    turns, at = 0, list[int]()
+
+    def deciding(*arguments: Any) -> Any:
+        at.append(turns)
+        return decide(*arguments)
+
+    async def turning() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("cuboid.scheduler.loop.decide", deciding)
+    async with scheduling(tmp_path) as place, TaskSet("test") as tasks:
+        created = (place.client.create(PODS, waiting_pod(f"p{n}", "10m"), "default") for n in range(30))
+        await asyncio.gather(*created)
+        at.clear()
+        tasks.start(turning(), name="turning")
+        await place.client.create(NODES, ready_node("n"))
+        for number in range(30):
+            await place.bound(f"p{number}")
+    assert len(at) >= 30
+    assert len(set(at)) == len(at)
