@@ -144,12 +144,21 @@ def test_what_can_not_be_applied_is_said_and_the_rest_is_applied(server: ServerP
         ("kind: Pod", "apiVersion missing"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}", "metadata.name"),
         ("", "no object"),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: &a {x: *a}", "itself"),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {x: !!binary aGk=}", "can not be said in JSON"),
+        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {x: .nan}", "can not be said in JSON"),
     ],
 )
 def test_files_that_are_none_are_refused_in_a_sentence(server: ServerProcess, text: str, said: str) -> None:
     done = cuboid(server, "apply", "-f", "-", stdin=text, check=False)
     assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_field_that_the_kind_does_not_have_is_refused(server: ServerProcess, space: str) -> None:
+    wrong = cuboid(server, "apply", "-n", space, "-f", "-", stdin=MAPS.replace("data: {a:", "dota: {a:"), check=False)
+    assert wrong.returncode == 1 and "dota" in wrong.stderr
+    assert wrong.stdout == "configmap/two created\n"
 
 
 def test_a_kind_and_its_first_object_are_applied_together_and_shown_in_their_columns(

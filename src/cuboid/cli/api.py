@@ -152,8 +152,11 @@ class Api:
 
     def apply(self, path: str, body: Object, *, force: bool = True, dry_run: bool = False) -> Any:
         """Server-side apply: the object is made, or gets these fields. ConflictError without `force`, where a field is
-        another's."""
-        query = {"fieldManager": MANAGER, "force": str(force).lower(), "dryRun": "All" if dry_run else ""}
+        another's; InvalidError for a field that the kind does not have."""
+        query = {
+            "fieldManager": MANAGER, "force": str(force).lower(), "dryRun": "All" if dry_run else "",
+            "fieldValidation": "Strict",
+        }  # fmt: skip
         return self.request("PATCH", path, body, query=query, kind="application/apply-patch+yaml")
 
     def delete(self, path: str, body: Object | None = None) -> Any:

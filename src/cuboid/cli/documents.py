@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from cuboid.lib.errors import InvalidError
 Object = dict[str, Any]
 _SUFFIXES = (".yaml", ".yml", ".json")
 _LARGEST = 64 << 20  # bytes of one file
+_MOST_VALUES = 1_000_000
+_DEEPEST = 200
 _FIRST = ("Namespace", "CustomResourceDefinition")  # others may be in the one, or of the other
 
 
@@ -65,11 +68,39 @@ def parse(where: str, text: str) -> Iterator[Document]:
         raise InvalidError(f"{where} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
     for number, content in enumerate(contents, 1):
         if content is not None:
-            yield from _objects(f"{where}, document {number}" if len(contents) > 1 else where, content)
+            place = f"{where}, document {number}" if len(contents) > 1 else where
+            yield from _objects(place, _Plain(place).of(content))
+
+
+class _Plain:
+    """A value as JSON has it. YAML has more: sets, bytes, values that hold themselves, or grow with each reference."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._left = _MOST_VALUES
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        self._left -= 1
+        if self._left < 0 or depth > _DEEPEST:
+            raise InvalidError(f"{self._where} holds too much, or itself", hint="without YAML's anchors (&x, *x)")
+        if isinstance(value, dict):
+            return {self._key(key): self.of(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.of(item, depth + 1) for item in value]
+        if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+            return value
+        raise InvalidError(f"{self._where}: {str(value)[:40]!r} can not be said in JSON ({type(value).__name__})")
+
+    def _key(self, key: Any) -> str:
+        if isinstance(key, bool):
+            return str(key).lower()
+        if isinstance(key, str | int):
+            return str(key)
+        raise InvalidError(f"{self._where}: {str(key)[:40]!r} is no name of a field")
 
 
 def _loader() -> Any:
-    """Times stay the text that they are; the fast parser where there is one."""
+    """Times stay the text that they are, a field that is there twice is refused; the fast parser where there is one."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -78,7 +109,16 @@ def _loader() -> Any:
         letter: [row for row in rows if row[0] != "tag:yaml.org,2002:timestamp"]
         for letter, rows in base.yaml_implicit_resolvers.items()
     }
-    return type("Loader", (base,), {"yaml_implicit_resolvers": resolvers})
+
+    def construct_mapping(self: Any, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key.value, str) and key.value in seen and key.value != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+            seen |= {key.value} if isinstance(key.value, str) else set()
+        return base.construct_mapping(self, node, deep=deep)
+
+    return type("Loader", (base,), {"yaml_implicit_resolvers": resolvers, "construct_mapping": construct_mapping})
 
 
 def _objects(where: str, content: Any) -> Iterator[Document]:

@@ -81,6 +81,24 @@ def test_deep_documents_are_refused_in_a_sentence() -> None:
         list(documents.parse("f", "[" * 100_000))
 
 
+def test_a_document_that_grows_with_each_reference_is_refused_before_it_has() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    with pytest.raises(InvalidError, match="too much"):
+        list(documents.parse("f", "\n".join(lines)))
+
+
+def test_a_field_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(InvalidError, match="'env' is there twice"):
+        list(documents.parse("f", "spec:\n  env: [1]\n  image: x\n  env: [2]\n"))
+
+
+def test_values_stay_what_they_are() -> None:
+    text = "apiVersion: v1\nkind: X\nmetadata: {name: x}\nspec: {2: a, true: 2020-01-01, c: 1.5, d: ~, e: [no, 0x10]}"
+    (found,) = documents.parse("f", text)
+    assert found.object["spec"] == {"2": "a", "true": "2020-01-01", "c": 1.5, "d": None, "e": [False, 16]}
+
+
 SCHEMAS: Object = {
     "components": {
         "schemas": {
