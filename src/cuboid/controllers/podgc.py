@@ -48,7 +48,7 @@ class PodGarbage:
     watches = (
         Watch(NAMESPACES, lambda change, view: () if change.old else (_FINISHED, _LOST), initial=True),
         Watch(NODES, lambda change, view: (_LOST,) if change.type == "DELETED" else ()),
-        Watch(PODS, lambda change, view: _unscheduled(change)),
+        Watch(PODS, lambda change, view: (*_unscheduled(change), *_misplaced(change, view))),
     )
 
     def __init__(self, pods: Pods | None = None, threshold: int = THRESHOLD) -> None:
@@ -92,6 +92,13 @@ def _unscheduled(change: Change) -> Iterable[Key]:
     pod = change.new
     if change.type != "DELETED" and objects.deleting(pod) and not pod["spec"].get("nodeName"):
         yield Key(objects.namespace(pod), objects.name(pod))
+
+
+def _misplaced(change: Change, view: View) -> Iterable[Key]:
+    """A pod that comes to a node which is not there: no node's end will tell."""
+    node = change.new["spec"].get("nodeName")
+    came = node and change.type != "DELETED" and (change.old is None or change.old["spec"].get("nodeName") != node)
+    return (_LOST,) if came and view.get(NODES, "", node) is None else ()
 
 
 def _end(pod: Object, why: str, now: float) -> list[Instruction]:
