@@ -9,6 +9,7 @@ import typer
 from cuboid.cli import common
 from cuboid.cli.api import node_path
 from cuboid.cli.output import Format, print_lines, show, size, table
+from cuboid.lib.errors import ConflictError
 
 Object = dict[str, Any]
 
@@ -43,6 +44,21 @@ def rm(
     output: common.Output = Format.TABLE,
 ) -> None:
     api, namespace = common.connect(namespace)
+    known = api.get("/api/v1/persistentvolumes")["items"]
+    for name in names:
+        refuse_managed(known, namespace, name)
     for name in names:
         api.delete(node_path(common.node_name(api, node), f"/cuboid/v1/volumes/{namespace}/{name}"))
     show({"removed": names}, output, lambda: print_lines(names))
+
+
+def refuse_managed(volumes: list[Object], namespace: str, name: str) -> None:
+    """ConflictError if a PersistentVolume is this one: its data goes with its claim, and only so."""
+    handle = f"{namespace}/{name}"
+    for volume in volumes:
+        if (volume["spec"].get("csi") or {}).get("volumeHandle") == handle:
+            claim = volume["spec"].get("claimRef") or {}
+            owner = f"pvc {claim['name']} -n {claim['namespace']}" if claim else f"pv {volume['metadata']['name']}"
+            raise ConflictError(
+                f"volume {name} is the PersistentVolume {volume['metadata']['name']}", hint=f"kubectl delete {owner}"
+            )
