@@ -1,5 +1,8 @@
-"""Pods that wait for a node: by priority, then by age; those that fit nowhere rest until something changes. Pure.
+"""Pods that wait for a node: by priority, then namespaces in turn, in each by age; those that fit nowhere rest until
+something changes. Pure.
 
+Thousands of pods that one namespace asks for, and that may fit nowhere, do not stand before one of another: each
+namespace that waits gets the next look that it has had least of (start-time fair queueing, as for requests).
 Times are seconds on any clock that does not go back, given by the caller.
 """
 
@@ -17,12 +20,16 @@ MAX_BACKOFF = 10.0
 """Seconds that a pod waits after an attempt that failed: doubled from the first up to this, as in Kubernetes."""
 FORGOTTEN = 300.0
 """Seconds after which a pod that fits nowhere is looked at again even if nothing changed."""
+_MANY = 1_024  # namespaces remembered before those are dropped that have no claim
 
 
 class SchedulingQueue:
     def __init__(self) -> None:
         self._pods: dict[str, Raw] = {}
-        self._active: list[tuple[int, str, int, str]] = []  # -priority, created, number, uid
+        self._active: dict[int, dict[str, list[tuple[str, int, str]]]] = {}
+        """By priority and namespace: a heap of created, number, uid."""
+        self._looked: dict[str, int] = {}  # by namespace: the turn up to which it has had its looks
+        self._turn = 0
         self._is_active: set[str] = set()
         self._resting: dict[str, tuple[float, float]] = {}  # uid -> earliest, latest
         self._attempts: dict[str, int] = {}
@@ -66,7 +73,8 @@ class SchedulingQueue:
         self._number += 1
         priority = int(pod["spec"].get("priority") or 0)
         created = pod["metadata"].get("creationTimestamp") or ""
-        heapq.heappush(self._active, (-priority, created, self._number, uid))
+        spaces = self._active.setdefault(priority, {})
+        heapq.heappush(spaces.setdefault(objects.namespace(pod), []), (created, self._number, uid))
 
     def rest(self, uid: str, now: float) -> None:
         """It fits nowhere now."""
@@ -85,11 +93,29 @@ class SchedulingQueue:
         for uid in [uid for uid, (_, latest) in self._resting.items() if latest <= now]:
             self._activate(uid)
         while self._active:
-            uid = heapq.heappop(self._active)[3]
+            priority = max(self._active)
+            spaces = self._active[priority]
+            space = min(spaces, key=lambda name: (self._begins(name), spaces[name][0]))
+            uid = heapq.heappop(spaces[space])[2]
+            if not spaces[space]:
+                del spaces[space]
+            if not spaces:
+                del self._active[priority]
             if uid in self._is_active:
                 self._is_active.discard(uid)
+                self._took_turn(space)
                 return self._pods[uid]
         return None
+
+    def _begins(self, space: str) -> int:
+        """The turn at which the next look of a namespace begins: one that was away has saved nothing up."""
+        return max(self._turn, self._looked.get(space, 0))
+
+    def _took_turn(self, space: str) -> None:
+        self._turn = self._begins(space)
+        self._looked[space] = self._turn + 1
+        if len(self._looked) > _MANY:
+            self._looked = {name: turn for name, turn in self._looked.items() if turn > self._turn}
 
     def due(self) -> float | None:
         """When the next of those that rest is looked at again."""
