@@ -83,6 +83,8 @@ class _Transaction:
     writes: tuple[Write, ...]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[list[Event]]
+    given_up: bool = False
+    """Nobody waits any more: not written if it is not under way yet."""
 
 
 Listener = Callable[[list[Event]], None]
@@ -140,7 +142,11 @@ class Store:
             yield Event(intern(kind), Key(intern(group), intern(resource), intern(namespace), name), rv, value)
 
     async def commit(self, *writes: Write) -> list[Event]:
-        """All or none, durable when this returns. MismatchError, ExhaustedError (disk), UnavailableError (closed)."""
+        """All or none, durable when this returns. MismatchError, ExhaustedError (disk), UnavailableError (closed).
+
+        Cancelled, it is written only if it was under way: whoever gave up on a disk that stood still may have asked
+        again, and what waits would be done as often as it was asked for.
+        """
         if self._closed:
             raise UnavailableError("the store is closed")
         if self.damaged:
@@ -148,7 +154,11 @@ class Store:
         loop = asyncio.get_running_loop()
         transaction = _Transaction(writes, loop, loop.create_future())
         self._queue.put(transaction)
-        return await asyncio.shield(transaction.done)
+        try:
+            return await asyncio.shield(transaction.done)
+        except asyncio.CancelledError:
+            transaction.given_up = True
+            raise
 
     def close(self) -> None:
         """Finish what is queued and close the file. Idempotent."""
@@ -227,7 +237,7 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         for transaction in batch:
             try:
-                events = self._one(transaction.writes, revision)
+                events = [] if transaction.given_up else self._one(transaction.writes, revision)
             except MismatchError as error:
                 results.append(error)
             else:
