@@ -31,8 +31,10 @@ which `kubectl` prints. Structs that are in no table work as a whole, or belong 
 What a tenant may write is narrowed further: see [tenants](../how-to/tenants.md).
 """
 _NOTES = """\
-`pods/resize` is validated and kept; the size of a running pod does not change. A Service of type LoadBalancer is
-reached at its port of every node, and its status names no address."""
+`pods/resize` changes the limits of containers that run, as far as the pod's machine has what they ask for: it does not
+grow while it runs, what it lacks waits for the pod's next machine (`PodResizePending`). A running pod's machine has room
+for one image more, that of its ephemeral containers. A Service of type LoadBalancer is reached at its port of every
+node, and its status names no address."""
 
 
 def api_page() -> str:

@@ -113,7 +113,6 @@ _NO_BALANCER = "there is no load balancer: such a service is reached at its port
 _UNSERVED = "no machine can serve a volume of this kind, a pod that claims it fails"
 _CLASSES = "there are no volume attributes classes"
 _RULES = "what becomes of a container is decided by the restart policy alone"
-_SIZE = "the size of a running pod does not change"
 
 IGNORED: dict[str, dict[str, Ignored]] = {
     "PodSpec": {
@@ -123,7 +122,6 @@ IGNORED: dict[str, dict[str, Ignored]] = {
         "schedulingGroup": Ignored("pods are placed one by one"),
     },
     "Container": {
-        "resizePolicy": Ignored(_SIZE),
         "restartPolicyRules": Ignored(_RULES),
     },
     "EphemeralContainer": {"restartPolicyRules": Ignored(_RULES)},
