@@ -58,7 +58,7 @@ def state(workload: Object, sets: Sequence[Object], pods: Sequence[Object]) -> S
     """Of a Deployment, StatefulSet or DaemonSet, with the ReplicaSets and pods that there are."""
     told = workload.get("status", {})
     if int(told.get("observedGeneration", 0)) < int(workload["metadata"].get("generation", 1)):
-        return State(False, "waiting to be noticed")
+        return State(False, "starting")
     wanted, updated, available, replicas = _counts(workload)
     new = [pod for pod in newest_pods(workload, sets, pods) if not status.going(pod)]
     old = max(0, replicas - updated)
