@@ -152,3 +152,16 @@ def test_a_node_is_emptied_as_far_as_budgets_allow(work: Platform) -> None:
     assert "held-" in waiting
     work.cuboid("node", "uncordon", node)
     work.cuboid("rollout", "status", "held", "--timeout", "60")
+
+
+def test_who_waits_for_a_rollout_outlives_the_api_server(own_place: Platform) -> None:
+    place = own_place
+    command = [CUBOID, "deploy", NGINX, "--name", "web", "--replicas", "2", "--port", "80"]
+    with place.started(command) as deploying:
+        until(lambda: place.cuboid("get", "deployments", "-o", "name").stdout == "web\n", "it is asked for", 30)
+        place.kill_daemon("cuboid-server")
+        place.up()
+        said, _ = deploying.communicate(timeout=150)
+    assert deploying.returncode == 0, said
+    assert "web: running, 2" in said
+    place.cuboid("deploy", "rm", "web", timeout=100)
