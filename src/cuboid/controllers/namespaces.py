@@ -64,7 +64,7 @@ class NamespaceEnds:
             draft.add(*status_patch(NAMESPACES, namespace, _told(namespace, found, now)))
         if fresh:
             draft.add(Together(tuple(_delete(*one) for one in fresh[:MOST])))
-            draft.failed = _failed(namespace, remaining, now)
+            draft.failed = _failed(namespace, found, now)
         draft.look_again(RECHECK if waiting else 0.0)
         return draft.plan()
 
@@ -107,9 +107,10 @@ def _told(namespace: Raw, found: Sequence[Part], now: float, failure: str = "") 
     return {**status, "conditions": conditions}
 
 
-def _failed(namespace: Object, remaining: int, now: float) -> Callable[[CuboidError], tuple[Instruction, ...]]:
+def _failed(namespace: Object, found: Sequence[Part], now: float) -> Callable[[CuboidError], tuple[Instruction, ...]]:
     def told(error: CuboidError) -> tuple[Instruction, ...]:
+        remaining = sum(part.total for part in found)
         message = f"Failed to delete all resource types, {remaining} remaining: {error.message}"
-        return status_patch(NAMESPACES, namespace, _told(namespace, [], now, message))
+        return status_patch(NAMESPACES, namespace, _told(namespace, found, now, message))
 
     return told

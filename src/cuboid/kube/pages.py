@@ -24,6 +24,8 @@ from cuboid.lib.errors import InvalidError
 KEPT = 64
 """Lists that are being paged at once. Of the namespace that has most of them, the longest unused one is forgotten and
 its client gets 410: nobody's lists push out those of others."""
+EACH = 16
+"""Those of one namespace: a list keeps objects as they were, also when they have changed."""
 LIFE = 300.0
 """Seconds a list can be gone on with."""
 _VERSION = "meta.k8s.io/v1"
@@ -69,10 +71,19 @@ class Pages:
             return Page(entries, revision)
         name = secrets.token_urlsafe(12)
         self._lists[name] = _List(entries, revision, selected, scope, time.monotonic() + LIFE)
+        self._drop_expired()
         page = self._cut(name, self._lists[name], 0, limit)
-        if len(self._lists) > KEPT:
+        mine = [key for key, kept in self._lists.items() if kept.scope[-1] == scope[-1]]
+        if len(mine) > EACH:
+            del self._lists[mine[0]]
+        elif len(self._lists) > KEPT:
             self._forget_one()
         return page
+
+    def _drop_expired(self) -> None:
+        now = time.monotonic()
+        for name in [name for name, kept in self._lists.items() if kept.until < now]:
+            del self._lists[name]
 
     def _forget_one(self) -> None:
         crowds = Counter(kept.scope[-1] for kept in self._lists.values())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from cuboid.kube import births, bodies, deletion, ownership, status, subwrites, versions
@@ -126,14 +127,13 @@ class Registry:
         kind.strategy.validate(new, fields)
         self._raise_invalid(kind, new, fields)
         ownership.stamp_birth(new, owners)
-        release = self.admission.reserve(plugins, request)
         key = self._key(kind, new)
-        self._arriving.add(key)
-        try:
-            made = await self._create(kind, key, new, options)
-        finally:
-            self._arriving.discard(key)
-            release()
+        with self._reserved(plugins, request):
+            self._arriving.add(key)
+            try:
+                made = await self._create(kind, key, new, options)
+            finally:
+                self._arriving.discard(key)
         return Result(kind.from_storage(made), created=True, warnings=warnings)
 
     def admit(self, request: Request, *, whole: bool = True) -> tuple[Plugin, ...]:
@@ -267,14 +267,27 @@ class Registry:
             moved = ownership.stamp_change(kind, self._stored(kind), old, new, options, sub, wanted.managers)
             if not moved:
                 return Result(kind.from_storage(old), warnings=wanted.warnings)
-            release = self.admission.reserve(plugins, request)
-            try:
-                return await self._replace(kind, entry, new, options.dry_run, wanted.warnings)
-            except MismatchError:
-                continue
-            finally:
-                release()
+            with self._reserved(plugins, request):
+                try:
+                    return await self._replace(kind, entry, new, options.dry_run, wanted.warnings)
+                except MismatchError:
+                    continue
         raise status.conflict(kind.plural, kind.group, name, MODIFIED)
+
+    @contextmanager
+    def _reserved(self, plugins: tuple[Plugin, ...], request: Request) -> Iterator[None]:
+        """What admission reserves for a write, until the write has ended. One that is given up may end later."""
+        release = self.admission.reserve(plugins, request)
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.store.afterwards(release)
+            raise
+        except BaseException:
+            release()
+            raise
+        else:
+            release()
 
     def _prepare(self, kind: Kind, entry: Entry, new: Object, sub: str) -> None:
         old, strategy = entry.object(), kind.strategy

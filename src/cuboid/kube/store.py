@@ -160,6 +160,19 @@ class Store:
             transaction.given_up = True
             raise
 
+    def afterwards(self, then: Callable[[], None]) -> None:
+        """Call `then` on this loop when all that is queued now has been written or refused, and told."""
+        loop = asyncio.get_running_loop()
+        marker = _Transaction((), loop, loop.create_future())
+
+        def told(done: asyncio.Future[list[Event]]) -> None:
+            if not done.cancelled():
+                done.exception()  # taken note of: a failure of what was queued is told to who queued it
+            then()
+
+        marker.done.add_done_callback(told)
+        self._queue.put(marker)
+
     def close(self) -> None:
         """Finish what is queued and close the file. Idempotent."""
         if not self._closed:

@@ -306,6 +306,7 @@ class Scheduler:
                 await self._evict(victim, pod)
         except CuboidError as error:
             log.info("a pod was not told why it waits", pod=metadata["name"], error=str(error))
+            self._stir()  # tried again after its pause, else it would rest while its victims live on
             return
         self._told[uid] = message
         if reason != "SchedulingGated":
