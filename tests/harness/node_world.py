@@ -182,15 +182,18 @@ class FakeImages:
         self._device.touch()
         self.config = ImageConfig(entrypoint=("/app",), env=("PATH=/bin",))
         self.present: set[str] = set()
+        self.others: dict[str, str] = {}  # names of images with an id of their own
         self.broken: dict[str, CuboidError] = {}
         self.pulled: list[tuple[str, Credentials | None]] = []
         self.held: set[str] = set()
 
     def _image(self, reference: str) -> Image:
-        return Image("sha256:1", "sha256:2", (reference,), self._device, 1 << 20, self.config, "amd64", "")
+        image_id = self.others.get(reference) or (reference if reference in self.others.values() else "sha256:1")
+        return Image(image_id, "sha256:2", (reference,), self._device, 1 << 20, self.config, "amd64", "")
 
     async def resolve(self, reference: str, *, credentials: Credentials | None = None) -> Image | None:
-        return self._image(reference) if reference in self.present or reference == "sha256:1" else None
+        known = {*self.present, "sha256:1", *self.others.values()}
+        return self._image(reference) if reference in known else None
 
     async def pull(
         self, reference: str, *, credentials: Credentials | None = None, progress: ProgressHook | None = None

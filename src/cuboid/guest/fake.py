@@ -55,6 +55,7 @@ class FakeAgent:
         self.files: dict[tuple[str, str], bytes] = {}  # (container, path): the tar that was copied in
         self.signals: list[tuple[str, int]] = []
         self.times: list[pb.SetTime] = []
+        self.late_images: set[str] = set()  # that came after Setup
         self.memory_used = 0  # of each container, for whoever wants to limit it
         self.shut_down = asyncio.Event()
         self.wire = FakeWire(self._on_call, self.faults)
@@ -146,13 +147,17 @@ class FakeAgent:
     async def _do_start_container(self, call: pb.StartContainer, _: FakeStream) -> pb.Reply:
         if self.setup is None:
             raise Refused(Errors.CONFLICT, "the pod is not set up")
-        if call.image not in {image.name for image in self.setup.images}:
+        if call.HasField("image_device"):
+            self.late_images.add(call.image_device.name)
+        if call.image not in {image.name for image in self.setup.images} | self.late_images:
             raise Refused(Errors.NOT_FOUND, f"there is no image {call.image}")
         old = self.containers.get(call.name)
         if old is not None and old.call.attempt == call.attempt:
             return started_reply(old)
         if old is not None and old.exit is None:
             raise Refused(Errors.CONFLICT, f"container {call.name} is running")
+        if call.process_target:
+            self._running(call.process_target)
         script = self.scripts.get(call.name) or known(list(call.args))
         if script.start_error is not None:
             raise Refused(script.start_error.code, script.start_error.message)

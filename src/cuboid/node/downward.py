@@ -25,8 +25,8 @@ _FIELDS: _Fields = {
     "spec.serviceAccountName": lambda pod, _: pod.spec.service_account_name or "default",
     "status.hostIP": lambda _, facts: facts.host_ip,
     "status.hostIPs": lambda _, facts: facts.host_ip,
-    "status.podIP": lambda _, facts: facts.pod_ip,
-    "status.podIPs": lambda _, facts: facts.pod_ip,
+    "status.podIP": lambda _, facts: facts.pod_ips[0] if facts.pod_ips else "",
+    "status.podIPs": lambda _, facts: ",".join(facts.pod_ips),
 }
 _RESOURCES = ("cpu", "memory", "ephemeral-storage")
 

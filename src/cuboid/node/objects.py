@@ -41,7 +41,7 @@ class PodFacts:
 
     node_name: str = ""
     host_ip: str = ""
-    pod_ip: str = ""
+    pod_ips: tuple[str, ...] = ()  # the first is the pod's address
     hostname: str = ""
     cpu_millis: int = 1000  # of the VM: what a container without a limit can use
     memory_bytes: int = 0

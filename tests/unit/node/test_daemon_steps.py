@@ -281,3 +281,47 @@ def waiting(host: Host) -> Any:
     """Why the container waits, None while it does not or nothing is known of it."""
     rows = host.api.status("demo").get("containerStatuses", [])
     return rows[0]["state"].get("waiting") if rows else None
+
+
+# --- ephemeral containers --------------------------------------------------------------------------------------------
+
+
+def debug(name: str, image: str = "tools:1") -> dict[str, Any]:
+    return {"name": name, "image": image, "imagePullPolicy": "IfNotPresent", "targetContainerName": "app"}
+
+
+def ephemeral(host: Host, name: str) -> dict[str, Any]:
+    rows = host.api.status("demo").get("ephemeralContainerStatuses", [])
+    return next((row["state"] for row in rows if row["name"] == name), {})
+
+
+async def test_the_image_of_an_ephemeral_container_goes_into_the_machine_that_runs(host: Host) -> None:
+    host.images.others["tools:1"] = "sha256:tools"
+    host.api.put(host.pod())
+    async with host.agent_running():
+        await host.api.until(lambda: ready(host.api.status("demo")))
+        host.api.change("demo", {"spec": {"ephemeralContainers": [debug("tools")]}})
+        await host.api.until(lambda: "running" in ephemeral(host, "tools"))
+        call = host.agent().containers["tools"].call
+        assert (call.process_target, call.image_device.serial, call.image) == ("app", "ro1", "sha256:tools")
+        host.images.others["more:1"] = "sha256:more"
+        both = [debug("tools"), debug("second", "more:1")]
+        host.api.change("demo", {"spec": {"ephemeralContainers": both}})
+        await host.api.until(lambda: "terminated" in ephemeral(host, "second"))
+        assert ephemeral(host, "second")["terminated"]["reason"] == "NoRoomForImage"
+
+
+async def test_an_ephemeral_container_goes_on_over_a_restart_of_the_agent(host: Host) -> None:
+    host.images.others["tools:1"] = "sha256:tools"
+    host.api.put(host.pod())
+    async with host.agent_running():
+        await host.api.until(lambda: ready(host.api.status("demo")))
+        host.api.change("demo", {"spec": {"ephemeralContainers": [debug("tools")]}})
+        await host.api.until(lambda: "running" in ephemeral(host, "tools"))
+    async with host.agent_running():
+        both = [debug("tools"), debug("again")]
+        host.api.change("demo", {"spec": {"ephemeralContainers": both}})
+        await host.api.until(lambda: "running" in ephemeral(host, "again"))
+        assert "running" in ephemeral(host, "tools")
+        host.api.delete("demo")
+        await host.api.until(lambda: not host.api.pods and host.leftovers() == [])

@@ -11,8 +11,8 @@ from cuboid.kube.types import ConfigMap, Pod, Secret, config_map, pod, secret
 from cuboid.node.env import DEFAULT_PATH, CreateContainerConfigError, expand, expand_args, resolve_env
 from cuboid.node.objects import PodFacts
 
-FACTS = PodFacts(node_name="node-1", host_ip="10.0.0.1", pod_ip="10.1.2.3", hostname="web", cpu_millis=2000,
-                 memory_bytes=512 << 20, ephemeral_bytes=1 << 30)  # fmt: skip
+FACTS = PodFacts(node_name="node-1", host_ip="10.0.0.1", pod_ips=("10.1.2.3", "fd77::3"), hostname="web",
+                 cpu_millis=2000, memory_bytes=512 << 20, ephemeral_bytes=1 << 30)  # fmt: skip
 
 
 class Objects:
@@ -92,6 +92,7 @@ async def test_values_refer_to_earlier_ones_only() -> None:
         ("spec.serviceAccountName", "default"),
         ("status.hostIP", "10.0.0.1"),
         ("status.podIP", "10.1.2.3"),
+        ("status.podIPs", "10.1.2.3,fd77::3"),
     ],
 )
 async def test_fields_of_the_pod(path: str, value: str) -> None:

@@ -14,7 +14,7 @@ from cuboid.node import volumes
 from cuboid.node.objects import ObjectKey, PodFacts
 from cuboid.node.volumes import VolumeError, VolumeRefresher, is_files_volume, volume_files
 
-FACTS = PodFacts(node_name="node-1", pod_ip="10.1.2.3", cpu_millis=2000)
+FACTS = PodFacts(node_name="node-1", pod_ips=("10.1.2.3", "fd77::3"), cpu_millis=2000)
 MAP = ObjectKey("ConfigMap", "default", "m")
 
 

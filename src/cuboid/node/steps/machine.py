@@ -121,8 +121,11 @@ async def _disks(work: PodWork) -> tuple[Disk, ...]:
     volumes = {use.volume: await acquire(work, use) for use in spec.named_volumes(work.pod)}
     limits = disk_limits(work.pod)
     found = spec.devices(work.pod, images)
-    spare = (Disk(found.spare, None, read_only=True),) if work.tools.driver.capabilities().late_disks else ()
-    return (*(limits.on(disk) for disk in spec.disks(found, images, writable, volumes)), *spare)
+    own = tuple(limits.on(disk) for disk in spec.disks(found, images, writable, volumes))
+    can = work.tools.driver.capabilities()
+    if can.late_disks and len(own) < can.max_disks:  # the slot for the image of an ephemeral container
+        return (*own, Disk(found.spare, None, read_only=True))
+    return own
 
 
 def watch(work: PodWork, vm: Vm, attempt: int) -> None:

@@ -148,7 +148,7 @@ class PodWork:
     def facts(self) -> PodFacts:
         size, ips = self.size, self.state().ips
         return PodFacts(
-            node_name=self.tools.node, host_ip=self.tools.host_ip, pod_ip=ips[0] if ips else "",
+            node_name=self.tools.node, host_ip=self.tools.host_ip, pod_ips=ips,
             hostname=spec.hostname(self.pod), cpu_millis=size.vcpus * 1000, memory_bytes=size.memory_bytes,
             ephemeral_bytes=size.disk_bytes,
         )  # fmt: skip
