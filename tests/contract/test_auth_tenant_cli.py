@@ -50,6 +50,9 @@ def kubectl(config: Path, *arguments: str, check: bool = True) -> Finished:
 def test_a_tenant_from_its_birth_to_its_end(server: ServerProcess, tmp_path: Path) -> None:
     cuboid(server, "tenant", "create", "acme", "--quota", "pods=3", "--default", "memory=64Mi", "--weight", "5")
     cuboid(server, "tenant", "namespace", "add", "acme", "acme-ci")
+    limits = json.loads(cuboid(server, "get", "tenant", "acme", "-o", "json").stdout)["spec"]
+    assert (limits["quota"]["pods"], limits["quota"]["limits.memory"]) == ("3", "16Gi"), "the rest is the usual"
+    assert limits["limits"][0]["default"]["memory"] == "64Mi"
     listed = cuboid(server, "tenant", "ls").stdout.splitlines()
     assert listed[1].split()[:4] == ["acme", "Active", "acme,acme-ci", "5"]
 

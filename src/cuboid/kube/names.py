@@ -80,3 +80,6 @@ def _address(subnet: str, number: int) -> str:
 API_SERVICE = ("default", "kubernetes")
 DNS_SERVICE = ("kube-system", "kube-dns")
 """Namespaces and names of the services that have these addresses."""
+
+TENANT = "cuboid.dev/tenant"
+"""Label of a namespace: whose it is."""

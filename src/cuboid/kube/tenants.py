@@ -7,12 +7,13 @@ from typing import Any
 
 from cuboid.kube.client import Resource
 from cuboid.kube.identity import User
+from cuboid.kube.names import TENANT
 
 Raw = Mapping[str, Any]
 GROUP = "cuboid.dev"
 TENANTS = Resource(GROUP, "v1", "tenants", cluster=True)
 TOKENS = Resource(GROUP, "v1", "tokens", cluster=True)
-LABEL = "cuboid.dev/tenant"
+LABEL = TENANT
 """On a tenant's namespaces and on what the platform keeps in them: the name of the tenant."""
 MANAGED = "cuboid-tenant"
 """Value of `app.kubernetes.io/managed-by` of what the tenant controller keeps: a tenant may not change it."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from cuboid.kube import objects, selectors
+from cuboid.kube import names, objects, selectors
 from cuboid.kube.client import (
     BUDGETS,
     NAMESPACES,
@@ -167,7 +167,9 @@ class Scheduler:
             self._snapshot.nominate(placed(pod, nominated), uid)
         else:
             self._snapshot.nominate(None, uid)
-        self._queue.put(pod)
+        labels = self._snapshot.namespace_labels(objects.namespace(pod))
+        tenant = labels.get(names.TENANT, "")
+        self._queue.put(pod, f"tenant:{tenant}" if tenant else "")
         if known and change.old is not None and _pod_matters(change.old) != _pod_matters(pod):
             self._queue.changed(uid, _now())
         self._wake.set()

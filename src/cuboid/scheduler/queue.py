@@ -26,6 +26,7 @@ _MANY = 1_024  # namespaces remembered before those are dropped that have no cla
 class SchedulingQueue:
     def __init__(self) -> None:
         self._pods: dict[str, Raw] = {}
+        self._shares: dict[str, str] = {}  # by uid: whose turn it is
         self._active: dict[int, dict[str, list[tuple[str, int, str]]]] = {}
         """By priority and namespace: a heap of created, number, uid."""
         self._looked: dict[str, int] = {}  # by namespace: the turn up to which it has had its looks
@@ -47,11 +48,13 @@ class SchedulingQueue:
     def uids(self) -> set[str]:
         return set(self._pods)
 
-    def put(self, pod: Raw) -> None:
-        """A pod that waits: a new one, or one whose object has changed."""
+    def put(self, pod: Raw, share: str = "") -> None:
+        """A pod that waits: a new one, or one whose object has changed. `share` is whose turn it is looked at in, by
+        default its namespace's."""
         uid = objects.uid(pod)
         known = uid in self._pods
         self._pods[uid] = pod
+        self._shares[uid] = share or objects.namespace(pod)
         if not known:
             self._activate(uid)
 
@@ -62,6 +65,7 @@ class SchedulingQueue:
 
     def remove(self, uid: str) -> None:
         self._pods.pop(uid, None)
+        self._shares.pop(uid, None)
         self._resting.pop(uid, None)
         self._attempts.pop(uid, None)
         self._is_active.discard(uid)
@@ -74,7 +78,7 @@ class SchedulingQueue:
         priority = int(pod["spec"].get("priority") or 0)
         created = pod["metadata"].get("creationTimestamp") or ""
         spaces = self._active.setdefault(priority, {})
-        heapq.heappush(spaces.setdefault(objects.namespace(pod), []), (created, self._number, uid))
+        heapq.heappush(spaces.setdefault(self._shares[uid], []), (created, self._number, uid))
 
     def rest(self, uid: str, now: float) -> None:
         """It fits nowhere now."""

@@ -17,6 +17,8 @@ _SYSTEM_RESOURCES = ("leases", "nodes")
 """What keeps nodes and leaders alive; with an administrator's rights it is the system's own, whoever sends it."""
 WIDE = 1_000
 """Objects that a list may be over before it counts as more than one request."""
+LARGE = 128 * 1024
+"""Bytes of a body that count as one request more: checking it takes time by its size."""
 WIDEST = 10.0
 
 
@@ -55,11 +57,23 @@ class Flows:
         return known[1]
 
     def width(self, scope: Scope) -> float:
-        """How much work a request is, in ordinary ones: a list of everything is more."""
+        """How much work a request is, in ordinary ones: a list of everything is more, and so is a large body."""
         wanted = scope["wanted"]
+        if (size := length(scope)) > LARGE:
+            return min(WIDEST, 1.0 + size / LARGE)
         if wanted.verb != "list" or b"limit=" in scope["query_string"]:
             return 1.0
         kind = self._registry.kinds.find(wanted.group, wanted.version, wanted.resource)
         if kind is None:
             return 1.0
         return min(WIDEST, 1.0 + self._registry.of(kind).count / WIDE)
+
+
+def length(scope: Scope) -> int:
+    """Bytes of the body as announced; one that comes in pieces of unknown number is taken for a large one."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() and len(value) < 12 else 0
+        if name == b"transfer-encoding":
+            return 4 * LARGE
+    return 0

@@ -93,6 +93,13 @@ async def test_a_number_of_a_node_port_is_not_a_tenants_under_another_type(world
         await world.registry.patch(service, "acme", "s", patch, MERGE, WriteOptions(user=JANE))
 
 
+async def test_every_port_of_the_machine_is_not_a_tenants_by_a_balanced_service(world: World) -> None:
+    await tenant(world)
+    balanced = {"type": "LoadBalancer", "ports": [{"port": 22}]}
+    with pytest.raises(ForbiddenError, match="any port of the machine"):
+        await world.create("Service", {"metadata": {"name": "s"}, "spec": balanced}, "acme", user=JANE)
+
+
 async def test_node_ports_that_an_administrator_gave_stay_and_do_not_become_more(world: World) -> None:
     await tenant(world)
     given = {"type": "NodePort", "ports": [{"name": "a", "port": 80}]}

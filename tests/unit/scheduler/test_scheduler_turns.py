@@ -46,3 +46,12 @@ def test_priority_comes_before_turns_and_what_has_gone_is_left_out() -> None:
     queue.put(pod("b", 0))
     queue.remove("a-1")
     assert taken(queue, 9) == ["a-0", "a-2", "b-0"]
+
+
+def test_a_tenant_gets_no_more_turns_by_having_more_namespaces() -> None:
+    queue = SchedulingQueue()
+    for number in range(100):
+        queue.put(pod(f"many-{number}", number), "tenant:greedy")
+        queue.put(pod("one", 200 + number), "tenant:modest")
+    order = taken(queue, 20)
+    assert sum(name.startswith("one-") for name in order) == 10

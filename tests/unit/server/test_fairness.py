@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cuboid.lib.errors import ExhaustedError
 from cuboid.server import fairness
 from cuboid.server.fairness import Fairness, Flow, Level, Shares
+from cuboid.server.flows import LARGE, length
 
 A, B = Flow("a"), Flow("b")
 
@@ -185,3 +186,9 @@ def test_a_flow_gets_its_share_and_the_system_a_part_of_its_own() -> None:
         shares.take(system)
     shares.give_back(A, 2)
     shares.take(B, 2)
+
+
+def test_a_large_body_counts_for_many_requests() -> None:
+    assert length({"headers": [(b"content-length", b"3000000")]}) == 3_000_000
+    assert length({"headers": [(b"transfer-encoding", b"chunked")]}) > LARGE
+    assert length({"headers": [(b"content-length", b"-1")]}) == length({"headers": []}) == 0

@@ -48,7 +48,24 @@ def register(app: typer.Typer) -> None:
     app.add_typer(tenant, name="tenant")
 
 
-_EXAMPLE = "cuboid tenant create acme --quota pods=20 --quota requests.memory=8Gi"
+_EXAMPLE = "cuboid tenant create acme --quota pods=20 --quota limits.memory=8Gi"
+QUOTA = {
+    "pods": "50",
+    "limits.memory": "16Gi",
+    "requests.storage": "100Gi",
+    "persistentvolumeclaims": "20",
+    "services": "50",
+    "configmaps": "200",
+    "secrets": "200",
+    "count/deployments.apps": "50",
+    "count/replicasets.apps": "500",
+    "count/statefulsets.apps": "50",
+    "count/jobs.batch": "200",
+    "count/cronjobs.batch": "50",
+}
+"""What a tenant has unless more or less is said. Machines are sized by limits, so limits are what counts."""
+MEMORY = "128Mi"
+"""Limit of a container that names none: the quota wants every one to have a limit."""
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the tenant.")]
 Role = Annotated[str, typer.Option("--role", help="admin, edit or view.")]
 Expires = Annotated[str, typer.Option("--expires", help="Life of the token: 30m, 12h, 30d, 8w.")]
@@ -57,11 +74,17 @@ Expires = Annotated[str, typer.Option("--expires", help="Life of the token: 30m,
 def create(
     name: Name,
     quota: Annotated[
-        list[str] | None, typer.Option("--quota", metavar=_PAIRS, help="Hard limit, as pods=20 or requests.memory=8Gi.")
+        list[str] | None,
+        typer.Option(
+            "--quota", metavar=_PAIRS, help="Hard limit, as pods=20 or limits.memory=8Gi, instead of the usual."
+        ),
     ] = None,
     default: Annotated[
         list[str] | None, typer.Option("--default", metavar=_PAIRS, help="Limit of containers that name none.")
     ] = None,
+    unlimited: Annotated[
+        bool, typer.Option("--unlimited", help="No limit but those of --quota and --default.")
+    ] = False,
     weight: Annotated[int, typer.Option("--weight", help="Share of the API when it is busy, 1 to 100.")] = 1,
     member: Annotated[
         list[str] | None, typer.Option("--member", metavar="[ROLE:]user:NAME", help="Who belongs to it; or group:NAME.")
@@ -69,10 +92,13 @@ def create(
     output: common.Output = Format.TABLE,
 ) -> None:
     spec: Object = {"weight": weight}
-    if quota:
-        spec["quota"] = pairs(quota)
-    if default:
-        spec["limits"] = [{"type": "Container", "default": pairs(default)}]
+    limits, hard = pairs(default or []), pairs(quota or [])
+    if not unlimited:
+        limits, hard = {"memory": MEMORY, **limits}, {**QUOTA, **hard}
+    if hard:
+        spec["quota"] = hard
+    if limits:
+        spec["limits"] = [{"type": "Container", "default": limits}]
     if member:
         spec["members"] = [parse_member(text) for text in member]
     api, _ = common.connect()

@@ -104,6 +104,8 @@ class TenantGuard(Plug):
         before = (request.old or {}).get("spec") or {}
         if spec.get("externalIPs") and spec["externalIPs"] != before.get("externalIPs"):
             raise refusal(request, "spec.externalIPs may not be set by a tenant: the addresses may be another's")
+        if spec.get("type") == "LoadBalancer" and before.get("type") != "LoadBalancer":
+            raise refusal(request, "any port of the machine would be had by type LoadBalancer: a tenant has ClusterIP")
         if not self._node_ports and _more_of_the_node(spec, before):
             raise refusal(request, "a port of the node may not be had by a tenant: use type ClusterIP")
 

@@ -13,7 +13,7 @@ from cuboid.kube.cache import encode
 from cuboid.kube.fields import Fields
 from cuboid.kube.identity import User
 from cuboid.lib.clock import rfc3339
-from cuboid.server.context import Context, read_object
+from cuboid.server.context import Context, dry_run, read_object
 from cuboid.server.paths import Target
 from cuboid.server.render import answer
 
@@ -38,9 +38,11 @@ async def handle(request: Request, context: Context, target: Target) -> Response
     bound = _bound(context, target, spec.get("boundObjectRef") or {})
     _check_node(request.scope["user"], account, bound)
     node = _node_of(context, bound)
-    token, expires = context.security.accounts.issue(account, spec["audiences"], min(seconds, MOST), bound, node)
     body |= {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1"}
     body["metadata"] = {"name": target.name, "namespace": target.namespace, "creationTimestamp": None}
+    if dry_run(request.query_params.get("dryRun", "")):
+        return answer(encode(body), 201)  # a token that is issued is good, whatever it was asked for
+    token, expires = context.security.accounts.issue(account, spec["audiences"], min(seconds, MOST), bound, node)
     body["status"] = {"token": token, "expirationTimestamp": rfc3339(expires)}
     return answer(encode(body), 201)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from cuboid.kube import kinds
 from cuboid.kube.cache import Entry, Filter, ResourceCache
+from cuboid.kube.names import TENANT
 from cuboid.kube.registry import Registry
 from cuboid.kube.selectors import Requirement
 from cuboid.lib.errors import CuboidError
 
 Raw = Mapping[str, Any]
-TENANT = "cuboid.dev/tenant"
 SERVICE_NAME = "kubernetes.io/service-name"
 _SERVICES, _SLICES = kinds.builtin("Service"), kinds.builtin("EndpointSlice", "discovery.k8s.io")
 _PODS, _NAMESPACES = kinds.builtin("Pod"), kinds.builtin("Namespace")
