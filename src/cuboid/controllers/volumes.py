@@ -92,8 +92,8 @@ def _bound(claim: Object, volume: Object | None) -> Plan:
         return _lost(claim, "ClaimLost", _LOST)
     if match.is_for(volume, claim):
         return _bind(claim, volume)
-    if not volume["spec"].get("claimRef"):
-        return _bind(claim, volume)
+    if not volume["spec"].get("claimRef") and not match.misfit(volume, claim):
+        return _bind(claim, volume)  # who writes the annotation gets no volume past its class and size
     return _lost(claim, "ClaimMisbound", _MISBOUND)
 
 

@@ -45,8 +45,8 @@ WORKS: dict[str, str] = {
     "PodAffinityTerm": "labelSelector matchLabelKeys mismatchLabelKeys namespaceSelector namespaces topologyKey",
     "TopologySpreadConstraint": """labelSelector matchLabelKeys maxSkew minDomains nodeAffinityPolicy nodeTaintsPolicy
         topologyKey whenUnsatisfiable""",
-    "ServiceSpec": """allocateLoadBalancerNodePorts clusterIP clusterIPs externalName ipFamilies ipFamilyPolicy ports
-        publishNotReadyAddresses selector sessionAffinity type""",
+    "ServiceSpec": """allocateLoadBalancerNodePorts clusterIP clusterIPs externalName ipFamilies ipFamilyPolicy
+        loadBalancerClass ports publishNotReadyAddresses selector sessionAffinity type""",
     "ServicePort": "appProtocol name nodePort port protocol targetPort",
     "EndpointSlice": "addressType endpoints ports",
     "Endpoint": "addresses conditions hostname nodeName targetRef zone",
@@ -109,7 +109,7 @@ REFUSED: dict[str, dict[str, str]] = {
 
 _SELINUX = "the kernel of a pod's machine has no SELinux"
 _APPARMOR = "the kernel of a pod's machine has no AppArmor"
-_NO_BALANCER = "there is no load balancer: such a service is reached at its port of every node"
+_NO_BALANCER = "there is no load balancer: such a service is reached at its port of the machine itself"
 _UNSERVED = "no machine can serve a volume of this kind, a pod that claims it fails"
 _CLASSES = "there are no volume attributes classes"
 _RULES = "what becomes of a container is decided by the restart policy alone"
@@ -146,9 +146,8 @@ IGNORED: dict[str, dict[str, Ignored]] = {
         "externalTrafficPolicy": Ignored("every node leads to every pod", ("Cluster",)),
         "healthCheckNodePort": Ignored("nobody answers there"),
         "internalTrafficPolicy": Ignored("every node leads to every pod", ("Cluster",)),
-        "loadBalancerClass": Ignored(_NO_BALANCER),
         "loadBalancerIP": Ignored(_NO_BALANCER),
-        "loadBalancerSourceRanges": Ignored(_NO_BALANCER),
+        "loadBalancerSourceRanges": Ignored("whoever reaches the machine reaches the port: close it at a firewall"),
         "sessionAffinityConfig": Ignored(
             "a client keeps its pod for as long as the service has the same pods",
             ({"clientIP": {"timeoutSeconds": 10_800}},),
