@@ -30,6 +30,8 @@ Lost = Callable[[], None]
 APPEARS_SECONDS = 1.0
 """Between two looks for a kind that is not served yet."""
 _IDLE_SECONDS = 3600.0
+SLICE = 64
+"""Changes that are told in one turn of the loop; what else waits for it gets its turn in between."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class LocalSource:
                 watcher = self.begin(resource)
             try:
                 while True:
-                    self.hand_out(resource, await watcher.take(_IDLE_SECONDS))
+                    await self._hand_out_all(resource, await watcher.take(_IDLE_SECONDS))
             except (DeadlineError, GoneError):
                 log.warning("fell behind, looking at everything again", resource=resource.plural)
             finally:
@@ -165,6 +167,12 @@ class LocalSource:
     def end(self, resource: Resource, watcher: Watcher) -> None:
         if (found := self._cache(resource)) is not None:
             found[1].unwatch(watcher)
+
+    async def _hand_out_all(self, resource: Resource, changes: list[tuple[str, Cached]]) -> None:
+        for start in range(0, len(changes), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            self.hand_out(resource, changes[start : start + SLICE])
 
     def hand_out(self, resource: Resource, changes: list[tuple[str, Cached]]) -> None:
         """Tell the followers; a listener that fails does not keep it from the others."""
