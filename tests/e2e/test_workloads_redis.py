@@ -49,17 +49,22 @@ def redis(**spec: object) -> Object:
 
 
 @pytest.fixture(scope="module")
-def servers(place: Platform) -> Iterator[Platform]:
-    """The set runs behind its headless service."""
+def begun(place: Platform) -> Iterator[list[Object]]:
+    """The set runs behind its headless service; its pods as they first were."""
     spec = {"clusterIP": "None", "selector": LABELS, "ports": [{"port": 6379}]}
     kube.apply(place, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "redis"}, "spec": spec}, redis())
     rolled(place)
-    yield place
+    yield pods(place)
     place.kubectl("delete", "statefulset,service", "redis", "--ignore-not-found", timeout=60)
     kube.until(lambda: not pods(place), "its pods are gone", 90)
     place.kubectl("delete", "pvc", "-l", "app=redis", timeout=90)
     kube.until(lambda: not items(place, "pv"), "and its volumes", 60)
     assert place.leftovers() == []
+
+
+@pytest.fixture
+def servers(place: Platform, begun: list[Object]) -> Platform:
+    return place
 
 
 def rolled(place: Platform) -> None:
@@ -110,11 +115,11 @@ def versions(place: Platform) -> list[str]:
     return [pod["metadata"].get("annotations", {}).get("version", "") for pod in pods(place)]
 
 
-def test_servers_start_in_order_under_names_that_others_find(servers: Platform) -> None:
+def test_servers_start_in_order_under_names_that_others_find(servers: Platform, begun: list[Object]) -> None:
+    for before, after in pairwise(begun):
+        assert became_ready(before) <= created(after)
     found = pods(servers)
     assert [pod["metadata"]["name"] for pod in found] == ["redis-0", "redis-1", "redis-2"]
-    for before, after in pairwise(found):
-        assert became_ready(before) <= created(after)
     assert [pod["spec"]["hostname"] for pod in found] == ["redis-0", "redis-1", "redis-2"]
     assert kube.shell(servers, "redis-2", "hostname -f").strip() == "redis-2.redis.default.svc.cluster.local"
     assert {pod["status"]["phase"] for pod in items(servers, "pvc")} == {"Bound"}
