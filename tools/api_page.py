@@ -32,9 +32,9 @@ What a tenant may write is narrowed further: see [tenants](../how-to/tenants.md)
 """
 _NOTES = """\
 `pods/resize` changes the limits of containers that run, as far as the pod's machine has what they ask for: it does not
-grow while it runs, what it lacks waits for the pod's next machine (`PodResizePending`). A running pod's machine has room
-for one image more, that of its ephemeral containers. A Service of type LoadBalancer is reached at its port of every
-node, and its status names no address."""
+grow while it runs, what it lacks waits for the next machine (`PodResizePending`). A running machine has room
+for one image more, that of its ephemeral containers. A Service of type LoadBalancer is reached at its own port of the
+machine, and its status names the ready nodes."""
 
 
 def api_page() -> str:

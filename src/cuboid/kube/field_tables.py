@@ -19,7 +19,7 @@ class Ignored:
 
 
 _CONTAINER = """args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe
-    resources restartPolicy securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy
+    resizePolicy resources restartPolicy securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy
     tty volumeMounts workingDir"""
 
 WORKS: dict[str, str] = {
