@@ -19,8 +19,8 @@ class Ignored:
 
 
 _CONTAINER = """args command env envFrom image imagePullPolicy lifecycle livenessProbe name ports readinessProbe
-    resizePolicy resources restartPolicy securityContext startupProbe stdin stdinOnce terminationMessagePath terminationMessagePolicy
-    tty volumeMounts workingDir"""
+    resizePolicy resources restartPolicy securityContext startupProbe stdin stdinOnce terminationMessagePath
+    terminationMessagePolicy tty volumeMounts workingDir"""
 
 WORKS: dict[str, str] = {
     "PodSpec": """activeDeadlineSeconds affinity automountServiceAccountToken containers dnsConfig dnsPolicy

@@ -92,12 +92,10 @@ async def run(settings: ServerSettings, paths: Paths) -> None:
     port = listener.getsockname()[1]
     host = settings.advertise_host or _reachable(settings.host)
     url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    names = _names(host, settings.service_subnet)
+    names = _names(host, settings)
     own = authority.server("server", names)
     serving = tls.server_context(own, authority.ca_file)
-    authority.server(
-        "node", _names(host, settings.service_subnet)
-    )  # for the node agent of this machine, which runs as root
+    authority.server("node", _names(host, settings))  # for the node agent of this machine, which runs as root
     client_pair = authority.client("kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
     material = security.Material.open(folder)
     context = tls.client_context(authority.ca_file, client_pair)
@@ -154,8 +152,9 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
-def _names(host: str, subnet: str) -> list[str]:
-    inside = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", api_service_ip(subnet)]
+def _names(host: str, settings: ServerSettings) -> list[str]:
+    inside = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+    inside += [f"kubernetes.default.svc.{settings.cluster_domain}", api_service_ip(settings.service_subnet)]
     return ["localhost", LOOPBACK, "::1", socket.gethostname(), host, *inside]
 
 
