@@ -85,7 +85,7 @@ def test_a_part_that_fails_for_good_leaves_the_others_alone(work: Platform) -> N
 
 
 def test_a_suspended_job_has_no_machine_and_goes_on_when_it_is_resumed(work: Platform) -> None:
-    script = 'test "$JOB_COMPLETION_INDEX" = 0 || sleep 5'
+    script = 'test "$JOB_COMPLETION_INDEX" = 0 || sleep 8'
     kube.apply(work, job("later", script, completions=3, parallelism=3, completionMode="Indexed", suspend=True))
     work.kubectl("wait", "--for=condition=suspended", "job/later", "--timeout=20s")
     assert items(work, "pods") == []
