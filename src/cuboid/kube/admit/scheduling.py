@@ -17,6 +17,8 @@ Object = dict[str, Any]
 CLASSES = ("scheduling.k8s.io", "priorityclasses")
 _PRIORITY = kinds.builtin("PriorityClass", "scheduling.k8s.io")
 _RUNTIME = kinds.builtin("RuntimeClass", "node.k8s.io")
+_MARK = b'"globalDefault":true'
+"""In the stored bytes of a class that may be the default: the others are not decoded for every pod."""
 _AWAY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -45,7 +47,7 @@ class Priority(Plug):
 
     def _default(self) -> Object | None:
         """The lowest of those that are marked, should there be several."""
-        marked = [entry.object() for entry in self._registry.of(_PRIORITY)]
+        marked = [entry.object() for entry in self._registry.of(_PRIORITY) if _MARK in entry.value]
         return min((row for row in marked if row.get("globalDefault")), key=lambda row: int(row["value"]), default=None)
 
     def _pod(self, request: Request, spec: Object) -> None:
