@@ -44,6 +44,9 @@ class PlainView:
             if (not namespace or place[0] == namespace) and selectors.matches(labels, objects.labels(found[place]))
         ]
 
+    def glance(self, resource: Resource, namespace: str = "") -> list[Object]:
+        return self.select(resource, namespace)
+
     def owned(self, resource: Resource, uid: str, maybe: Bytes | None = None) -> list[Object]:
         every = self.select(resource)
         return [one for one in every if any(r["uid"] == uid for r in one["metadata"].get("ownerReferences") or [])]

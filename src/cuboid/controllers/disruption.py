@@ -37,7 +37,7 @@ def budgets_of(change: Change, view: View) -> Iterable[Key]:
     if change.old is not None and change.type == "MODIFIED" and _counted(change.old) == _counted(change.new):
         return
     states = [objects.labels(document) for document in (change.old, change.new) if document is not None]
-    for budget in view.select(BUDGETS, objects.namespace(change.new)):
+    for budget in view.glance(BUDGETS, objects.namespace(change.new)):
         selector = selector_of(budget)
         if selector is not None and any(selectors.matches(selector, labels) for labels in states):
             yield Key(objects.namespace(budget), objects.name(budget))

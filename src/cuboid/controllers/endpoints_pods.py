@@ -92,7 +92,7 @@ def services_of(change: Change, view: View) -> Iterable[Key]:
     if change.old is not None and change.type == "MODIFIED" and _told(change.old) == _told(change.new):
         return
     states = [objects.labels(document) for document in (change.old, change.new) if document is not None]
-    for service in view.select(SERVICES, objects.namespace(change.new)):
+    for service in view.glance(SERVICES, objects.namespace(change.new)):
         selector = selector_of(service)
         if selector is not None and any(selectors.matches(selector, labels) for labels in states):
             yield Key(objects.namespace(service), objects.name(service))

@@ -109,7 +109,7 @@ def _choosers(resource: Resource, document: Raw, view: View) -> Iterable[Key]:
     labels = objects.labels(document)
     if not labels:
         return
-    for owner in view.select(resource, objects.namespace(document)):
+    for owner in view.glance(resource, objects.namespace(document)):
         selector = objects.label_selector(owner["spec"].get("selector"))
         if selector and selectors.matches(selector, labels):
             yield Key(objects.namespace(owner), objects.name(owner))

@@ -44,7 +44,7 @@ def in_namespace(kind: Kind) -> KeysOf:
     def keys(change: Change, view: View) -> Iterable[Key]:
         if change.type == "MODIFIED" and change.old is not None and _as_before(kind, change.old, change.new):
             return
-        for quota in view.select(QUOTAS, objects.namespace(change.new)):
+        for quota in view.glance(QUOTAS, objects.namespace(change.new)):
             yield Key(objects.namespace(quota), objects.name(quota))
 
     return keys

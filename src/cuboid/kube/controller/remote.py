@@ -66,6 +66,10 @@ class RemoteSource:
         ]
         return [copy.deepcopy(found[place]) for place in sorted(places)]
 
+    def glance(self, resource: Resource, namespace: str = "") -> list[Object]:
+        found = self._known.get(resource, {})
+        return [found[place] for place in sorted(found) if not namespace or place[0] == namespace]
+
     def orphans(self, resource: Resource, namespace: str, labels: Selector) -> list[Object]:
         found = self._known.get(resource, {})
         places = [

@@ -18,6 +18,7 @@ from cuboid.kube.controller.view import Bytes, Change, View
 from cuboid.kube.kind import Kind
 from cuboid.kube.registry import Registry
 from cuboid.kube.selectors import Selector
+from cuboid.kube.store import Key as StoreKey
 from cuboid.lib.aio import TaskSet
 from cuboid.lib.errors import DeadlineError, GoneError
 from cuboid.lib.log import get_log
@@ -30,6 +31,10 @@ Lost = Callable[[], None]
 APPEARS_SECONDS = 1.0
 """Between two looks for a kind that is not served yet."""
 _IDLE_SECONDS = 3600.0
+GLANCED = 1_000
+"""Objects that are kept decoded for those who only look."""
+GLANCED_BYTES = 8 * 1024
+"""Larger ones are not kept: whoever writes them chooses their size."""
 SLICE = 64
 """Changes that are told in one turn of the loop; what else waits for it gets its turn in between."""
 
@@ -69,6 +74,7 @@ class LocalSource:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._followers: dict[Resource, list[Follower]] = {}
+        self._glanced: dict[StoreKey, tuple[Entry, Kind, Object]] = {}
         self._tasks: TaskSet | None = None
 
     def _cache(self, resource: Resource) -> tuple[Kind, ResourceCache] | None:
@@ -87,6 +93,22 @@ class LocalSource:
             return []
         kind, cache = found
         return [_object(kind, entry) for entry in cache.select(Filter(namespace, labels))]
+
+    def glance(self, resource: Resource, namespace: str = "") -> list[Object]:
+        if (found := self._cache(resource)) is None:
+            return []
+        kind, cache = found
+        return [self._decoded(kind, entry) for entry in cache.select(Filter(namespace))]
+
+    def _decoded(self, kind: Kind, entry: Entry) -> Object:
+        if len(entry.value) > GLANCED_BYTES:
+            return _object(kind, entry)
+        known = self._glanced.get(entry.key)
+        if known is None or known[0] is not entry or known[1] is not kind:
+            if len(self._glanced) >= GLANCED:
+                self._glanced.clear()
+            known = self._glanced[entry.key] = (entry, kind, _object(kind, entry))
+        return known[2]
 
     def owned(self, resource: Resource, uid: str, maybe: Bytes | None = None) -> list[Object]:
         if (found := self._cache(resource)) is None:

@@ -23,6 +23,11 @@ class View(Protocol):
         """In the order of namespace and name; "" for all namespaces."""
         ...
 
+    def glance(self, resource: Resource, namespace: str = "") -> list[Object]:
+        """As `select`, for who only reads: the objects are shared and must not be changed. What is looked at for every
+        change of something else (the services of a pod's namespace) is not decoded each time."""
+        ...
+
     def owned(self, resource: Resource, uid: str, maybe: Bytes | None = None) -> list[Object]:
         """Those of which an owner reference (controller or not) names this uid. Indexed.
 
