@@ -64,6 +64,7 @@ class NodeLifecycleController:
         self._looked = 0.0  # when any node was looked at last
         self._heard: dict[str, _Heard] = {}
         self._all_lost = False
+        self._given_up: zones.GivenUp = {}
 
     def plan(self, key: Key, view: View, now: float) -> Plan:
         self._mind_a_gap(now)
@@ -140,13 +141,19 @@ class NodeLifecycleController:
         if not self._witnessed(nodes, now - patience / 2):
             draft.look_again(WITNESS_SECONDS)
             return ""
-        delay = zones.wait(node, nodes, LOST, now)
+        delay = zones.wait(node, nodes, LOST, now, self._given_up)
         if delay is None:
             return ""
         if delay > 0:
             draft.look_again(delay)
             return ""
+        self._give_up(node, now)
         return key
+
+    def _give_up(self, node: Raw, now: float) -> None:
+        old = now - zones.SLOW_WINDOW
+        self._given_up = {name: found for name, found in self._given_up.items() if found[1] > old}
+        self._given_up[objects.name(node)] = (zones.zone_of(node), now)
 
     def _witnessed(self, nodes: Iterable[Raw], since: float) -> bool:
         """Whether anybody was heard of lately. When all fall silent at once, one is found out before the others."""

@@ -51,20 +51,29 @@ def all_lost(nodes: Iterable[Raw]) -> bool:
     return state(nodes) is State.FULL
 
 
-def wait(node: Raw, nodes: Iterable[Raw], keys: Iterable[str], now: float) -> float | None:
+GivenUp = dict[str, tuple[tuple[str, str], float]]
+"""By name: the zone of a node, and when it was given up."""
+
+
+def wait(node: Raw, nodes: Iterable[Raw], keys: Iterable[str], now: float, known: GivenUp) -> float | None:
     """Seconds until this node may be given up, 0 for now, None for not as things are.
 
     `keys` are the taints that mark a node which was given up: when that was is written in them, so that the rate holds
-    over restarts too.
+    over restarts too. `known` are those of this process: a node that came back has no taint to count any more.
     """
-    zone = [other for other in nodes if zone_of(other) == zone_of(node)]
+    own = zone_of(node)
+    zone = [other for other in nodes if zone_of(other) == own]
     allowed, window = max(2, len(zone) // 10), WINDOW
     if state(zone) is State.PARTIAL:
         if len(zone) <= LARGE:
             return None
         allowed, window = 1, SLOW_WINDOW
     wanted = set(keys)
-    recent = sorted(when for other in zone if (when := _given_up(other, wanted)) > now - window)
+    times = {objects.name(other): _given_up(other, wanted) for other in zone}
+    for name, (where, when) in known.items():
+        if where == own and name != objects.name(node):  # its own may not have been written
+            times[name] = max(when, times.get(name, when))
+    recent = sorted(when for when in times.values() if when > now - window)
     return 0.0 if len(recent) < allowed else recent[-allowed] + window - now
 
 

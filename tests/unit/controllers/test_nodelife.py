@@ -370,14 +370,14 @@ def test_the_state_of_a_zone(lost: int, count: int, expected: str) -> None:
 def test_a_small_zone_that_is_mostly_lost_keeps_its_pods_and_another_zone_does_not_care() -> None:
     broken = [node(f"x{n}", "Unknown" if n < 3 else "True", "x") for n in range(5)]
     whole = [node(f"y{n}", "Unknown" if n < 1 else "True", "y") for n in range(5)]
-    assert zones.wait(broken[0], broken + whole, ["u"], 0) is None
-    assert zones.wait(whole[0], broken + whole, ["u"], 0) == 0.0
+    assert zones.wait(broken[0], broken + whole, ["u"], 0, {}) is None
+    assert zones.wait(whole[0], broken + whole, ["u"], 0, {}) == 0.0
 
 
 def test_a_large_zone_that_is_mostly_lost_loses_nodes_slowly() -> None:
     given_up = node("n0", "Unknown", given=[taint("u", at=1000)])
     nodes = [given_up, *(node(f"n{n}", "Unknown" if n < 50 else "True") for n in range(1, 60))]
-    assert zones.wait(nodes[1], nodes, ["u"], 1030.0) == 70.0
+    assert zones.wait(nodes[1], nodes, ["u"], 1030.0, {}) == 70.0
 
 
 def test_taints_keep_the_time_at_which_they_were_added() -> None:
