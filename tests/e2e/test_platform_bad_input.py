@@ -191,8 +191,8 @@ def test_yaml_that_is_none_and_unknown_fields_are_named(pods: Platform) -> None:
     broken = "apiVersion: v1\nkind: Pod\nmetadata: {name: x\n"
     assert pods.kubectl("apply", "-f", "-", stdin=broken, check=False).returncode == 1
     answer = post(pods, broken, kind="application/yaml")
-    assert (answer["http"], answer["reason"]) == (415, "UnsupportedMediaType")
-    assert "application/json" in answer["message"]
+    assert (answer["http"], answer["reason"]) == (400, "BadRequest")
+    assert "YAML" in answer["message"]
     answer = post(pods, '{"apiVersion": "v1", "kind": "Pod", "metadata": {')
     assert (answer["http"], answer["reason"]) == (400, "BadRequest")
     assert "not valid JSON" in answer["message"]

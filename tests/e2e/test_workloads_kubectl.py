@@ -106,6 +106,7 @@ def test_who_may_do_what_is_told(desk: Platform) -> None:
 
 
 def test_use_and_history_of_a_workload_are_told(desk: Platform) -> None:
+    kube.until(lambda: len(get(desk, "pods", "-l", "app=desk")["items"]) == 1, "an earlier roll is over", 60)
     (pod,) = get(desk, "pods", "-l", "app=desk")["items"]
     name = pod["metadata"]["name"]
     kube.until(lambda: name in desk.kubectl("top", "pods", "-l", "app=desk", check=False).stdout, "use is measured", 30)

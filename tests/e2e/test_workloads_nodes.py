@@ -27,7 +27,7 @@ def other(pods: Platform) -> Iterator[PretendedNode]:
         pods.kubectl("uncordon", pods.node)
         pods.kubectl("delete", "deployment,statefulset,daemonset,pdb", "--all", timeout=60)
         kube.until(lambda: not items(pods, "pods"), "pods are gone", 90)
-    assert pods.vmms() == []
+    kube.until(lambda: not pods.vmms(), "their machines are gone", 20)
     assert pods.leftovers() == []
 
 

@@ -11,6 +11,7 @@ from cuboid.scheduler import scores
 from cuboid.scheduler.filters import Candidate, candidate, misfits
 from cuboid.scheduler.preemption import Protected, Trial, preempt
 from cuboid.scheduler.snapshot import NodeInfo, Placed, Snapshot, placed
+from cuboid.scheduler.terms import ports_collide
 from cuboid.scheduler.volumes import NO_CLAIMS, Claims, selected_node
 
 Raw = Mapping[str, Any]
@@ -51,7 +52,7 @@ def decide(pod: Raw, snapshot: Snapshot, claims: Claims = NO_CLAIMS, protected: 
     if not count:
         return Decision("", "no nodes available to schedule pods")
     told = ", ".join(sorted(f"{number} {reason}" for reason, number in reasons.items()))
-    message = f"0/{count} nodes are available: {told}."
+    message = f"0/{count} nodes are available: {told}.{_holders(wanted.placed, snapshot)}"
     if pod["spec"].get("preemptionPolicy") == "Never":
         return Decision("", f"{message} preemption: not eligible due to preemptionPolicy=Never.")
     if nominated := _cleared(wanted, snapshot):
@@ -72,6 +73,21 @@ def _cleared(wanted: Candidate, snapshot: Snapshot) -> str:
     if node is None or not any(pod.priority < wanted.placed.priority for pod in going):
         return ""
     return node.name if Trial(wanted, snapshot.with_nominees(node, wanted.placed), going).fits() else ""
+
+
+def _holders(pod: Placed, snapshot: Snapshot) -> str:
+    """Who has the ports of the node that a pod wants. Pods of other namespaces are not named."""
+    found = {
+        f" port {number}/{protocol.lower()} is taken by the pod {other.name}"
+        if other.namespace == pod.namespace
+        else f" port {number}/{protocol.lower()} is taken by a pod of another namespace"
+        for node in (snapshot.nodes() if pod.ports else ())
+        for other in node.pods.values()
+        for port in other.ports
+        if ports_collide(pod.ports, {port: 1})
+        for _, protocol, number in (port,)
+    }
+    return "".join(f"{text}." for text in sorted(found))
 
 
 def _chosen(pod: Raw, claims: Claims, fitting: Sequence[NodeInfo]) -> str:

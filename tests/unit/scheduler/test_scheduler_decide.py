@@ -176,7 +176,12 @@ def test_host_ports_are_taken_once_per_address() -> None:
 
     there = snapshot([node("n")], [with_port("q", "10.0.0.1", "n")])
     assert decide(with_port("p", "10.0.0.2"), there).node == "n"
-    assert "didn't have free ports" in decide(with_port("p", ""), there).message
+    refused = decide(with_port("p", ""), there).message
+    assert "didn't have free ports" in refused
+    assert "port 80/tcp is taken by the pod q." in refused
+    elsewhere = with_port("p", "")
+    elsewhere["metadata"]["namespace"] = "other"
+    assert "port 80/tcp is taken by a pod of another namespace." in decide(elsewhere, there).message
 
 
 def test_a_pod_that_wants_to_be_near_its_own_kind_may_be_the_first() -> None:
