@@ -19,7 +19,7 @@ from tests.harness.service_load import load
 from tools.debian_images import PAGE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(400)]
-NEXT_IMAGE, NEXT_PAGE = f"{REGISTRY}/nginx:2", "the second page"
+NEXT_IMAGE, NEXT_PAGE = f"{REGISTRY}/nginx:next", "the second page"
 DETECTION = 4.0
 """Seconds in which connections to a machine that was killed may fail, on a machine as busy as that of tests."""
 
