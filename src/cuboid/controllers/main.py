@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import signal
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
-
 from cuboid.controllers.registry import chosen
-from cuboid.kube import kubeconfig, own_definitions
+from cuboid.kube import own_definitions
 from cuboid.kube.client import Client
-from cuboid.kube.controller.leader import Leader
+from cuboid.kube.controller import alone
 from cuboid.kube.controller.recorder import Recorder
 from cuboid.kube.controller.remote import RemoteSource
 from cuboid.kube.controller.runtime import Runtime
 from cuboid.kube.controller.view import Controller
 from cuboid.lib.aio import TaskSet
-from cuboid.lib.errors import CuboidError, InvalidError
-from cuboid.lib.log import get_log, set_up
-
-log = get_log(__name__)
+from cuboid.lib.errors import InvalidError
 
 LEASE = "cuboid-controllers"
 
@@ -52,15 +43,8 @@ def options(arguments: Sequence[str] | None = None) -> Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    set_up(os.environ.get("CUBOID_LOG_LEVEL", "info"))
     given = options(arguments)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(given))
-    except CuboidError as error:
-        log.error("the controllers can not run", reason=error.reason, error=str(error))
-        return 1
-    return 0
+    return alone.run("the controllers", lambda: run(given))
 
 
 async def run(given: Options) -> None:
@@ -70,14 +54,7 @@ async def run(given: Options) -> None:
         raise InvalidError(
             "there is no controller that Kubernetes lacks", hint="--all starts those that it has as well"
         )
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with kubeconfig.client(kubeconfig.load(given.kubeconfig)) as client, TaskSet("main") as tasks:
-        leader = Leader(client, LEASE, f"{socket.gethostname()}_{os.getpid()}")
-        tasks.start(leader.lead(lambda: control(client, controllers)), name="leader")
-        await stop.wait()
-    log.info("ended")
+    await alone.lead(given.kubeconfig, LEASE, lambda client: control(client, controllers))
 
 
 async def control(client: Client, controllers: Sequence[Controller]) -> None:

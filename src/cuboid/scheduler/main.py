@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import signal
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvloop
-
-from cuboid.kube import kubeconfig
 from cuboid.kube.client import Client
-from cuboid.kube.controller.leader import Leader
+from cuboid.kube.controller import alone
 from cuboid.kube.controller.recorder import Recorder
 from cuboid.kube.controller.remote import RemoteSource
 from cuboid.lib.aio import TaskSet
-from cuboid.lib.errors import CuboidError
-from cuboid.lib.log import get_log, set_up
 from cuboid.scheduler.loop import NAME, Scheduler
-
-log = get_log(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,27 +32,13 @@ def options(arguments: Sequence[str] | None = None) -> Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    set_up(os.environ.get("CUBOID_LOG_LEVEL", "info"))
     given = options(arguments)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(given))
-    except CuboidError as error:
-        log.error("the scheduler can not run", reason=error.reason, error=str(error))
-        return 1
-    return 0
+    return alone.run("the scheduler", lambda: run(given))
 
 
 async def run(given: Options) -> None:
     """Until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with kubeconfig.client(kubeconfig.load(given.kubeconfig)) as client, TaskSet("main") as tasks:
-        leader = Leader(client, given.name, f"{socket.gethostname()}_{os.getpid()}")
-        tasks.start(leader.lead(lambda: schedule(client, given.name)), name="leader")
-        await stop.wait()
-    log.info("ended")
+    await alone.lead(given.kubeconfig, given.name, lambda client: schedule(client, given.name))
 
 
 async def schedule(client: Client, name: str = NAME) -> None:
